@@ -1,0 +1,294 @@
+"""The store: one HDF5 file a cohort, CpG-major, read by memory map.
+
+A cohort is a grid of CpGs × samples. What describes a CpG (sequence, gene distances) and what describes a sample
+(expression) is stored once. The large arrays are contiguous, so a row is one read, no lock and no chunk cache are
+involved, and the page cache is shared between worker processes.
+
+Axis letters: C CpGs, S samples, G genes, L bases.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import pandas as pd
+
+SCHEMA_VERSION = 1
+ALPHABET = "ACGTN"
+BETA_STEP = 1e-4
+BETA_MISSING = 65535
+UNKNOWN_POSITION = -1
+
+CPG_COLUMNS = {"id": str, "chrom": str, "position": np.int64}
+GENE_COLUMNS = {"symbol": str, "id": str, "chrom": str, "start": np.int64, "end": np.int64, "strand": str}
+SAMPLE_COLUMNS = {"id": str, "patient": str, "cohort": str, "tissue_type": str}
+
+
+class InputError(ValueError):
+    """Input that the person who typed the command can mend: names the thing, the place and the remedy in one line."""
+
+
+class Distances(NamedTuple):
+    """Gene distances of consecutive CpGs as compressed rows.
+
+    Attributes
+    ----------
+    indptr_C
+        int64 [C + 1]; the genes of CpG ``c`` are entries ``indptr_C[c]:indptr_C[c + 1]``.
+    gene_N
+        int32 [N], index of the gene.
+    bp_N
+        int32 [N], gene position − CpG position in base pairs.
+    """
+
+    indptr_C: np.ndarray
+    gene_N: np.ndarray
+    bp_N: np.ndarray
+
+    def rows(self, index_C: np.ndarray) -> "Distances":
+        """Select CpGs, in the order given."""
+        lengths = np.diff(self.indptr_C)[index_C]
+        indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        entry = np.repeat(self.indptr_C[:-1][index_C] - indptr[:-1], lengths) + np.arange(indptr[-1])
+        return Distances(indptr, self.gene_N[entry], self.bp_N[entry])
+
+
+def encode_beta(beta: np.ndarray) -> np.ndarray:
+    """Turn beta values (0…1, NaN missing) into uint16 steps of 1e-4 (65535 missing)."""
+    steps = np.rint(beta / BETA_STEP)
+    return np.where(np.isnan(steps), BETA_MISSING, steps).astype(np.uint16)
+
+
+def decode_beta(steps: np.ndarray) -> np.ndarray:
+    """Turn stored steps into float32 beta values, missing ones NaN."""
+    beta = steps.astype(np.float32)
+    beta *= np.float32(BETA_STEP)
+    beta[steps == BETA_MISSING] = np.nan
+    return beta
+
+
+def encode_sequences(sequences: list[str]) -> np.ndarray:
+    """Turn equally long strings into uint8 [C, L] codes of ``ACGTN``; every other letter becomes N."""
+    table = np.full(256, ALPHABET.index("N"), dtype=np.uint8)
+    for code, letter in enumerate(ALPHABET):
+        table[ord(letter)] = table[ord(letter.lower())] = code
+    return table[np.frombuffer("".join(sequences).encode("ascii"), dtype=np.uint8)].reshape(len(sequences), -1)
+
+
+@contextmanager
+def replacing(path: Path, purpose: str = "file") -> Iterator[Path]:
+    """Give a temporary name beside ``path`` that takes its place only when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: the {purpose} could not be written ({error}); the former one, if any, stands") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_store(
+    path: str | Path,
+    *,
+    cpgs: pd.DataFrame,
+    sequence_CL: np.ndarray,
+    genes: pd.DataFrame,
+    samples: pd.DataFrame,
+    distances: Distances,
+    expression_SG: np.ndarray,
+    beta_CS: np.ndarray,
+    units: str,
+    assembly: str,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write a complete store, or nothing.
+
+    Parameters
+    ----------
+    path
+        Final name; it is taken only when everything has been written.
+    cpgs, genes, samples
+        Tables with the columns of ``CPG_COLUMNS``, ``GENE_COLUMNS``, ``SAMPLE_COLUMNS``; positions 0-based.
+    sequence_CL
+        uint8 [C, L], codes of ``ACGTN``.
+    distances
+        One row a CpG.
+    expression_SG
+        float32 [S, G], finite.
+    beta_CS
+        float [C, S] in 0…1, NaN where missing.
+    units
+        What the expression values are, for example ``log2(norm+1)``.
+    assembly
+        Genome assembly of every position in the file.
+    provenance
+        Plain JSON: source names, sizes, checksums, settings.
+
+    Raises
+    ------
+    InputError
+        If ids repeat, expression is not finite, or beta leaves 0…1.
+    """
+    path = Path(path)
+    for name, table, key in (("CpG", cpgs, "id"), ("gene", genes, "id"), ("sample", samples, "id")):
+        repeated = table[key][table[key].duplicated()]
+        if len(repeated):
+            raise InputError(f"{path}: {name} id {repeated.iloc[0]!r} occurs twice; keep one of the rows")
+    if not np.isfinite(expression_SG).all():
+        s, g = np.argwhere(~np.isfinite(expression_SG))[0]
+        raise InputError(
+            f"{path}: expression of sample {samples['id'].iloc[s]!r}, gene {genes['id'].iloc[g]!r} is not a finite number; "
+            "remove the gene or fill the value"
+        )
+    with np.errstate(invalid="ignore"):
+        outside = (beta_CS < 0) | (beta_CS > 1)
+    if outside.any():
+        c, s = np.argwhere(outside)[0]
+        raise InputError(
+            f"{path}: beta of CpG {cpgs['id'].iloc[c]!r}, sample {samples['id'].iloc[s]!r} is {beta_CS[c, s]:g}, outside 0…1"
+        )
+    with replacing(path, "store") as temporary, h5py.File(temporary, "w") as file:
+        for name, table, columns in (
+            ("cpgs", cpgs, CPG_COLUMNS),
+            ("genes", genes, GENE_COLUMNS),
+            ("samples", samples, SAMPLE_COLUMNS),
+        ):
+            group = file.create_group(name)
+            for column, kind in columns.items():
+                values = table[column]
+                group[column] = (
+                    values.astype(str).to_numpy(dtype=h5py.string_dtype()) if kind is str else values.to_numpy(kind)
+                )
+        file["cpgs/sequence"] = np.ascontiguousarray(sequence_CL, dtype=np.uint8)
+        file["distances/indptr"] = distances.indptr_C.astype(np.int64)
+        file["distances/gene"] = distances.gene_N.astype(np.int32)
+        file["distances/bp"] = distances.bp_N.astype(np.int32)
+        file["expression"] = np.ascontiguousarray(expression_SG, dtype=np.float32)
+        file["expression"].attrs["units"] = units
+        file["beta"] = encode_beta(beta_CS)
+        file.attrs.update(
+            schema_version=SCHEMA_VERSION,
+            assembly=assembly,
+            window=sequence_CL.shape[1],
+            provenance=json.dumps(dict(provenance), sort_keys=True),
+        )
+        file.flush()
+        file.attrs["complete"] = True
+
+
+class Store:
+    """A complete store, opened for reading when first used and once in each process.
+
+    Parameters
+    ----------
+    path
+        File written by :func:`write_store`.
+
+    Raises
+    ------
+    InputError
+        If the file does not exist, is not a store, is truncated, incomplete or of another schema version.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise InputError(f"{self.path}: no such store; make it with python -m methyl_lightning.prepare")
+        self._check()
+
+    def _check(self) -> None:
+        remedy = "make it again with python -m methyl_lightning.prepare"
+        try:
+            with h5py.File(self.path, "r") as file:
+                version = file.attrs.get("schema_version")
+                complete = bool(file.attrs.get("complete", False))
+        except OSError as error:
+            raise InputError(f"{self.path}: truncated or not an HDF5 file; {remedy}") from error
+        if not complete or version is None:
+            raise InputError(f"{self.path}: not a complete methyl_lightning store; {remedy}")
+        if version != SCHEMA_VERSION:
+            raise InputError(f"{self.path}: schema version {version}, this program reads {SCHEMA_VERSION}; {remedy}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}  # handles and maps never cross a process border
+
+    @cached_property
+    def attributes(self) -> dict[str, Any]:
+        """Root attributes, the provenance parsed, and the units of the expression."""
+        with h5py.File(self.path, "r") as file:
+            attributes = {
+                key: value.item() if isinstance(value, np.generic) else value for key, value in file.attrs.items()
+            }
+            attributes["units"] = file["expression"].attrs["units"]
+        attributes["provenance"] = json.loads(attributes["provenance"])
+        return attributes
+
+    def _table(self, name: str, columns: Mapping[str, type]) -> pd.DataFrame:
+        with h5py.File(self.path, "r") as file:
+            group = file[name]
+            return pd.DataFrame(
+                {
+                    column: group[column].asstr()[:] if kind is str else group[column][:]
+                    for column, kind in columns.items()
+                }
+            )
+
+    @cached_property
+    def cpgs(self) -> pd.DataFrame:
+        """One row a CpG: id, chrom, position (0-based, of the C; −1 unknown)."""
+        return self._table("cpgs", CPG_COLUMNS)
+
+    @cached_property
+    def genes(self) -> pd.DataFrame:
+        """One row a gene: symbol, id, chrom, start, end, strand."""
+        return self._table("genes", GENE_COLUMNS)
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """One row a sample: id, patient, cohort, tissue_type."""
+        return self._table("samples", SAMPLE_COLUMNS)
+
+    @cached_property
+    def distances(self) -> Distances:
+        """Distances of all CpGs, in memory (a few genes each)."""
+        with h5py.File(self.path, "r") as file:
+            group = file["distances"]
+            return Distances(group["indptr"][:], group["gene"][:], group["bp"][:])
+
+    def _map(self, name: str) -> np.ndarray:
+        with h5py.File(self.path, "r") as file:
+            dataset = file[name]
+            offset, dtype, shape = dataset.id.get_offset(), dataset.dtype, dataset.shape
+        return np.memmap(self.path, mode="r", dtype=dtype, shape=shape, offset=offset)
+
+    @cached_property
+    def sequence_CL(self) -> np.ndarray:
+        """Uint8 [C, L], memory-mapped."""
+        return self._map("cpgs/sequence")
+
+    @cached_property
+    def expression_SG(self) -> np.ndarray:
+        """Float32 [S, G], memory-mapped."""
+        return self._map("expression")
+
+    @cached_property
+    def beta_steps_CS(self) -> np.ndarray:
+        """Uint16 [C, S] in steps of 1e-4, 65535 missing, memory-mapped."""
+        return self._map("beta")
+
+    def beta(self, cpg_C: np.ndarray, sample_S: np.ndarray) -> np.ndarray:
+        """Read float32 [C, S] beta values, missing ones NaN."""
+        return decode_beta(self.beta_steps_CS[cpg_C[:, None], sample_S[None, :]])
+
+    @property
+    def window(self) -> int:
+        """Bases around each CpG."""
+        return int(self.attributes["window"])
