@@ -90,7 +90,7 @@ def replacing(path: Path, purpose: str = "file") -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        raise InputError(f"{path}: the {purpose} could not be written ({error}); the former one, if any, stands") from error
+        raise InputError(f"{path}: {purpose} not written ({error}); the former one, if any, stands") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -145,15 +145,16 @@ def write_store(
     if not np.isfinite(expression_SG).all():
         s, g = np.argwhere(~np.isfinite(expression_SG))[0]
         raise InputError(
-            f"{path}: expression of sample {samples['id'].iloc[s]!r}, gene {genes['id'].iloc[g]!r} is not a finite number; "
-            "remove the gene or fill the value"
+            f"{path}: expression of sample {samples['id'].iloc[s]!r}, gene {genes['id'].iloc[g]!r} "
+            "is not a finite number; remove the gene or fill the value"
         )
     with np.errstate(invalid="ignore"):
         outside = (beta_CS < 0) | (beta_CS > 1)
     if outside.any():
         c, s = np.argwhere(outside)[0]
         raise InputError(
-            f"{path}: beta of CpG {cpgs['id'].iloc[c]!r}, sample {samples['id'].iloc[s]!r} is {beta_CS[c, s]:g}, outside 0…1"
+            f"{path}: beta of CpG {cpgs['id'].iloc[c]!r}, sample {samples['id'].iloc[s]!r} "
+            f"is {beta_CS[c, s]:g}, outside 0…1; convert the values to beta"
         )
     with replacing(path, "store") as temporary, h5py.File(temporary, "w") as file:
         for name, table, columns in (

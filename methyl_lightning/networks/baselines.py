@@ -1,0 +1,73 @@
+"""What a model must beat: a constant, and the sequence alone."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from methyl_lightning.networks.contract import CpgFeatures, MethylationNetwork, motif_branch
+
+
+class Rows(NamedTuple):
+    """One value a row [C] or [S]."""
+
+    value: Tensor
+
+
+class _CpgOnly(MethylationNetwork):
+    """A predictor whose value depends on the CpG alone."""
+
+    def encode_samples(self, expression_SG: Tensor) -> Rows:
+        """Keep only the number of samples."""
+        return Rows(expression_SG.new_zeros(len(expression_SG)))
+
+    def combine(self, cpgs: Rows, samples: Rows) -> Tensor:
+        """Repeat the CpG's value for each sample: beta_hat_CS."""
+        return cpgs.value[:, None] + samples.value
+
+    def combine_pairs(self, cpgs: Rows, samples: Rows) -> Tensor:
+        """Take the CpG's value: beta_hat_N."""
+        return cpgs.value
+
+
+class Constant(_CpgOnly):
+    """The median beta of the training view, for every cell.
+
+    Parameters
+    ----------
+    n_genes, window
+        Not used; every network is built from these sizes.
+    """
+
+    def __init__(self, n_genes: int, window: int):
+        super().__init__()
+        self.register_buffer("median", torch.tensor(0.5))
+
+    def fit_closed_form(self, beta_median: float) -> None:
+        """Take the training median."""
+        self.median.fill_(beta_median)
+
+    def encode_cpgs(self, cpgs: CpgFeatures) -> Rows:
+        """Repeat the median for each CpG."""
+        return Rows(self.median.expand(len(cpgs.offset_C)))
+
+
+class SequenceOnly(_CpgOnly):
+    """The motif branch of Levy-Jurgenson et al. with an output of its own: what sequence alone can tell.
+
+    Parameters
+    ----------
+    n_genes
+        Not used.
+    window
+        Bases around the CpG.
+    """
+
+    def __init__(self, n_genes: int, window: int):
+        super().__init__()
+        self.motif = motif_branch(window)
+        self.output = nn.Linear(40, 1)
+
+    def encode_cpgs(self, cpgs: CpgFeatures) -> Rows:
+        """Predict one value a CpG."""
+        return Rows(self.output(self.motif(cpgs.sequence_CL)).squeeze(1))

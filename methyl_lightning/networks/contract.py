@@ -1,0 +1,163 @@
+"""The two-tower contract: CpGs are encoded once, samples are encoded once, and a combiner fills the grid.
+
+Legend: C CpGs, S samples, G genes, L bases, A alphabet (ACGTN), K units, N pairs or (CpG, gene) entries.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+ALPHABET_SIZE = 5
+
+
+class CpgFeatures(NamedTuple):
+    """What a network may know of C CpGs.
+
+    Attributes
+    ----------
+    sequence_CL
+        uint8 codes of ACGTN.
+    gene_N, bp_N
+        Gene index and signed distance (gene − CpG, base pairs) of every listed (CpG, gene) entry.
+    offset_C
+        First entry of each CpG.
+    """
+
+    sequence_CL: Tensor
+    gene_N: Tensor
+    bp_N: Tensor
+    offset_C: Tensor
+
+
+class MethylationNetwork(nn.Module, ABC):
+    """A network of two towers and a combiner.
+
+    ``gene_within_bp`` says on which CpGs the network is defined: those with a gene at most so far away (None: all).
+    """
+
+    gene_within_bp: int | None = None
+
+    @abstractmethod
+    def encode_cpgs(self, cpgs: CpgFeatures) -> Any:
+        """Encode C CpGs: a NamedTuple of tensors whose first axis is C."""
+
+    @abstractmethod
+    def encode_samples(self, expression_SG: Tensor) -> Any:
+        """Encode S samples from scaled expression: a NamedTuple of tensors whose first axis is S."""
+
+    @abstractmethod
+    def combine(self, cpgs: Any, samples: Any) -> Tensor:
+        """Predict every cell of the grid: beta_hat_CS."""
+
+    @abstractmethod
+    def combine_pairs(self, cpgs: Any, samples: Any) -> Tensor:
+        """Predict the N cells (CpG n, sample n): beta_hat_N."""
+
+    def forward(self, cpgs: CpgFeatures, expression_SG: Tensor) -> Tensor:
+        """Predict beta_hat_CS; batch statistics equal those of the C·S expanded pairs."""
+        n_cpgs, n_samples = len(cpgs.offset_C), len(expression_SG)
+        with repeated_rows(self, n_samples):
+            cpg_encoding = self.encode_cpgs(cpgs)
+        with repeated_rows(self, n_cpgs):
+            sample_encoding = self.encode_samples(expression_SG)
+        return self.combine(cpg_encoding, sample_encoding)
+
+    def forward_pairs(self, cpgs: CpgFeatures, expression_NG: Tensor) -> Tensor:
+        """Predict beta_hat_N for N expanded pairs, each with its own encodings (as upstream)."""
+        return self.combine_pairs(self.encode_cpgs(cpgs), self.encode_samples(expression_NG))
+
+    def fit_closed_form(self, beta_median: float) -> None:
+        """Set what follows from the training view without gradients (by default nothing)."""
+
+
+class RowBatchNorm1d(nn.BatchNorm1d):
+    """Batch normalisation of unique rows that each stand for ``repeats`` equal rows.
+
+    Mean and biased variance of the unique rows are those of the repeated rows; only the running variance knows how many
+    rows there were, through n / (n − 1). Running statistics therefore equal those of the expanded pairs.
+    """
+
+    repeats = 1
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise [n, K] or [n, K, L] over all axes but K."""
+        if not self.training:
+            return super().forward(input)
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        mean_K, variance_K = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
+        output = functional.batch_norm(input, mean_K, variance_K, self.weight, self.bias, True, 1.0, self.eps)
+        n = input.numel() // input.shape[1]
+        pairs = n * self.repeats
+        with torch.no_grad():
+            self.running_mean.lerp_(mean_K, self.momentum)
+            self.running_var.lerp_(variance_K * ((n - 1) / n * pairs / (pairs - 1)), self.momentum)
+            self.num_batches_tracked.add_(1)
+        return output
+
+
+class repeated_rows:  # noqa: N801 - used as a with statement
+    """Within the block, rows seen by a network's batch normalisations count ``repeats`` times."""
+
+    def __init__(self, network: nn.Module, repeats: int):
+        self.layers = [layer for layer in network.modules() if isinstance(layer, RowBatchNorm1d)]
+        self.repeats = repeats
+
+    def __enter__(self) -> None:
+        for layer in self.layers:
+            layer.repeats = self.repeats
+
+    def __exit__(self, *error: object) -> None:
+        for layer in self.layers:
+            layer.repeats = 1
+
+
+class Dense(nn.Sequential):
+    """Linear → batch normalisation → ELU, on [n, in]."""
+
+    def __init__(self, n_in: int, n_out: int):
+        super().__init__(nn.Linear(n_in, n_out), RowBatchNorm1d(n_out), nn.ELU())
+
+
+class SequenceConvolution(nn.Module):
+    """Sequence [C, L] → one-hot → 64 filters of width 11 → batch normalisation → ELU → average pool 10/10 → flat.
+
+    Parameters
+    ----------
+    window
+        Number of bases L, at least 10.
+    """
+
+    N_FILTERS, WIDTH, POOL = 64, 11, 10
+
+    def __init__(self, window: int):
+        super().__init__()
+        if window < self.POOL:
+            raise ValueError(f"window={window}: must be at least {self.POOL} bases, the width of a pool")
+        self.convolution = nn.Conv1d(ALPHABET_SIZE, self.N_FILTERS, self.WIDTH, padding=self.WIDTH // 2)
+        self.normalisation = RowBatchNorm1d(self.N_FILTERS)
+        self.activation = nn.ELU()
+        self.pool = nn.AvgPool1d(self.POOL)
+        self.n_out = self.N_FILTERS * (window // self.POOL)
+
+    def forward(self, sequence_CL: Tensor) -> Tensor:
+        """Return [C, 64 · (L // 10)]."""
+        letters_A = torch.arange(ALPHABET_SIZE, dtype=sequence_CL.dtype, device=sequence_CL.device)
+        one_hot_CAL = (sequence_CL[:, None, :] == letters_A[:, None]).to(self.convolution.weight.dtype)
+        features_CKL = self.activation(self.normalisation(self.convolution(one_hot_CAL)))
+        return self.pool(features_CKL).flatten(1)
+
+
+def motif_branch(window: int, units: Iterable[int] = (50, 45, 40)) -> nn.Sequential:
+    """Sequence → convolution → fully connected 50 → 45 → 40."""
+    convolution = SequenceConvolution(window)
+    layers: list[nn.Module] = [convolution]
+    n_in = convolution.n_out
+    for n_out in units:
+        layers.append(Dense(n_in, n_out))
+        n_in = n_out
+    return nn.Sequential(*layers)

@@ -1,0 +1,255 @@
+"""The network of Levy-Jurgenson et al. (2019): a sequence CNN and three gene attentions, on the grid.
+
+Legend: C CpGs, S samples, G genes, L bases, K units of the first connected layer, M motif features, H hidden units,
+N (CpG, gene) entries or pairs.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from methyl_lightning.distances import distance_weights
+from methyl_lightning.networks.contract import (
+    CpgFeatures,
+    MethylationNetwork,
+    RowBatchNorm1d,
+    SequenceConvolution,
+    motif_branch,
+)
+
+VARIANTS: tuple[int | str, ...] = (1, 2, 3, "port1")
+TILE_BYTES = 4 << 20  # a tile of the CpG × unit × gene intermediate stays in the cache
+
+
+class CpgEncoding(NamedTuple):
+    """Motif features [C, M] and the attentions that depend on the CpG, each [C, G]."""
+
+    motif_CM: Tensor
+    distance_attention_CG: Tensor
+    sequence_attention_CG: Tensor | None
+
+
+class SampleEncoding(NamedTuple):
+    """Scaled expression [S, G] and expression times its own attention [S, G]."""
+
+    expression_SG: Tensor
+    attended_SG: Tensor | None
+
+
+class SparseLinear(nn.Module):
+    """A linear layer on rows given by their few non-zero entries; initialised as ``torch.nn.Linear``."""
+
+    def __init__(self, n_in: int, n_out: int):
+        super().__init__()
+        dense = nn.Linear(n_in, n_out)
+        self.weight_GH = nn.Parameter(dense.weight.detach().T.contiguous())
+        self.bias_H = nn.Parameter(dense.bias.detach().clone())
+
+    def forward(self, index_N: Tensor, offset_C: Tensor, value_N: Tensor) -> Tensor:
+        """Sum the weight rows of each CpG's entries: [C, H]."""
+        return (
+            functional.embedding_bag(index_N, self.weight_GH, offset_C, mode="sum", per_sample_weights=value_N)
+            + self.bias_H
+        )
+
+
+class _GridProduct(torch.autograd.Function):
+    """Σ_i Σ_g a_i[c, g] · w_i[k, g] · e[s, g] → [C, K, S], tile by tile over CpGs.
+
+    The C × K × G intermediate is never stored: a tile is built in the cache, multiplied and dropped, and the backward
+    pass needs one matrix product a tile (plus one when the expression itself wants a gradient).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, expression_SG: Tensor, *factors: Tensor) -> Tensor:
+        ctx.save_for_backward(expression_SG, *factors)
+        n_cpgs, n_units, n_samples = len(factors[0]), len(factors[1]), len(expression_SG)
+        output_CKS = expression_SG.new_empty(n_cpgs, n_units, n_samples)
+        for rows in _tiles(n_cpgs, factors[1]):
+            tile_CKG = _tile(rows, factors)
+            torch.matmul(tile_CKG.flatten(0, 1), expression_SG.T, out=output_CKS[rows].view(-1, n_samples))
+        return output_CKS
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_CKS: Tensor) -> tuple[Tensor | None, ...]:
+        expression_SG, *factors = ctx.saved_tensors
+        gradients = [torch.zeros_like(factor, memory_format=torch.contiguous_format) for factor in factors]
+        expression_gradient_SG = torch.zeros_like(expression_SG) if ctx.needs_input_grad[0] else None
+        for rows in _tiles(len(factors[0]), factors[1]):
+            flat_gradient = gradient_CKS[rows].flatten(0, 1)
+            tile_gradient_CKG = (flat_gradient @ expression_SG).view(-1, *factors[1].shape)
+            for attention_CG, weight_KG, d_attention_CG, d_weight_KG in zip(
+                factors[::2], factors[1::2], gradients[::2], gradients[1::2], strict=True
+            ):
+                torch.sum(tile_gradient_CKG * weight_KG, 1, out=d_attention_CG[rows])
+                for gradient_KG, attention_G in zip(tile_gradient_CKG, attention_CG[rows], strict=True):
+                    d_weight_KG.addcmul_(gradient_KG, attention_G)
+            if expression_gradient_SG is not None:
+                expression_gradient_SG.addmm_(flat_gradient.T, _tile(rows, factors).flatten(0, 1))
+        return (expression_gradient_SG, *gradients)
+
+
+def _tiles(n_cpgs: int, weight_KG: Tensor) -> list[slice]:
+    size = max(1, TILE_BYTES // (weight_KG.numel() * weight_KG.element_size()))
+    return [slice(start, min(start + size, n_cpgs)) for start in range(0, n_cpgs, size)]
+
+
+def _tile(rows: slice, factors: Any) -> Tensor:
+    tile_CKG = factors[0][rows, None] * factors[1]
+    for attention_CG, weight_KG in zip(factors[2::2], factors[3::2], strict=True):
+        tile_CKG.addcmul_(attention_CG[rows, None], weight_KG)
+    return tile_CKG
+
+
+class Attention(nn.Module):
+    """Softmax over genes of a two-layer network: first layer → BN → ELU → linear → BN → ELU → softmax.
+
+    Parameters
+    ----------
+    first
+        Layer from the branch's input to ``n_hidden``.
+    n_hidden, n_genes
+        Hidden and output width.
+    elu
+        Whether the two normalisations are followed by ELU (not in Model 1).
+    """
+
+    def __init__(self, first: nn.Module, n_hidden: int, n_genes: int, elu: bool = True):
+        super().__init__()
+        self.first = first
+        layers: list[nn.Module] = [RowBatchNorm1d(n_hidden)]
+        layers += [nn.ELU()] if elu else []
+        layers += [nn.Linear(n_hidden, n_genes), RowBatchNorm1d(n_genes)]
+        layers += [nn.ELU()] if elu else []
+        self.rest = nn.Sequential(*layers, nn.Softmax(dim=-1))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return attention weights [rows, G] that sum to one."""
+        return self.rest(self.first(*inputs))
+
+
+class PairDense(nn.Module):
+    """Linear → BN → ELU along the unit axis of [C, K, S], the layout in which the grid product leaves its result."""
+
+    def __init__(self, n_in: int, n_out: int):
+        super().__init__()
+        self.linear = nn.Linear(n_in, n_out)
+        self.normalisation = RowBatchNorm1d(n_out)
+        self.activation = nn.ELU()
+
+    def forward(self, features_CKS: Tensor) -> Tensor:
+        """Map [C, in, S] to [C, out, S]."""
+        linear_CKS = torch.matmul(self.linear.weight, features_CKS) + self.linear.bias[:, None]
+        return self.activation(self.normalisation(linear_CKS))
+
+
+class LevyJurgenson(MethylationNetwork):
+    """Motif CNN, gene attentions by distance, expression and sequence, and a connected head 50-45-40-1.
+
+    The first connected layer acts on [motif, e∘a_seq, e∘a_expr, e∘a_dist]. Being linear, it splits into a part of the
+    CpG, a part of the sample, and a product over genes, (a_dist∘W_dist[k] + a_seq∘W_seq[k]) · e; nothing is computed
+    twice and nothing is approximated.
+
+    Parameters
+    ----------
+    n_genes
+        Number of genes G of the expression vectors.
+    window
+        Bases around the CpG.
+    variant
+        1: motif and distance branches only, hidden G/2, no ELU in the attention, hard ±2 kb window.
+        2, 3: all branches, signed 2 kb buckets (they differ in their CpGs: a gene within 10 kb, and all).
+        port1: as 3, on CpGs with a gene within 2 kb, what the PyTorch port calls model 1.
+
+    Notes
+    -----
+    Differs from the paper and its code in these points, and in no other that we know of:
+
+    - a gene on either side makes a CpG eligible for Model 1 (upstream: only one with weight +1);
+    - a gene at distance 0 weighs +1 (upstream stored 1/bp, where it would be infinite);
+    - batch normalisation has PyTorch's momentum 0.1 and epsilon 1e-5, as in the port (TensorFlow: 0.99 and 1e-3);
+    - no L1 penalty on the distance branch and PyTorch's default initialisation, as in the port;
+    - every layer runs in one precision (the port declares halves).
+
+    Source: YakhiniGroup/Methylation ``src/model.py``; agotliber/CH3_project ``src/model.py``.
+    """
+
+    N_MOTIF, N_SEQUENCE_HIDDEN, CONNECTED = 40, 20, (50, 45, 40)
+
+    def __init__(self, n_genes: int, window: int, variant: int | str = 3):
+        super().__init__()
+        if variant not in VARIANTS:
+            raise ValueError(f"variant={variant!r}: must be one of {VARIANTS}")
+        self.gene_within_bp = {1: 2_000, 2: 10_000, 3: None, "port1": 2_000}[variant]
+        self.weighting = "window" if variant == 1 else "buckets"
+        full = variant != 1
+        n_hidden = max(1, n_genes // (6 if full else 2))
+        self.motif = motif_branch(window)
+        self.distance_attention = Attention(SparseLinear(n_genes, n_hidden), n_hidden, n_genes, elu=full)
+        self.expression_attention: nn.Module | None = None
+        self.sequence_attention: nn.Module | None = None
+        if full:
+            self.expression_attention = Attention(nn.Linear(n_genes, n_hidden), n_hidden, n_genes)
+            convolution = SequenceConvolution(window)
+            hidden = nn.Linear(convolution.n_out, self.N_SEQUENCE_HIDDEN)
+            self.sequence_attention = Attention(nn.Sequential(convolution, hidden), self.N_SEQUENCE_HIDDEN, n_genes)
+        self.widths = [self.N_MOTIF] + [n_genes] * (3 if full else 1)
+        first, second, third = self.CONNECTED
+        self.connected = nn.Linear(sum(self.widths), first)
+        self.connected_normalisation = RowBatchNorm1d(first)
+        self.connected_activation = nn.ELU()
+        self.head = nn.Sequential(PairDense(first, second), PairDense(second, third))
+        self.output = nn.Linear(third, 1)
+
+    def encode_cpgs(self, cpgs: CpgFeatures) -> CpgEncoding:
+        """Encode sequences and gene distances."""
+        weight_N = distance_weights(cpgs.bp_N, self.weighting, self.connected.weight.dtype)
+        near_N = weight_N != 0
+        # entries beyond the reach of the weighting are dropped, so that the gather touches a handful of genes a CpG
+        kept_N = functional.pad(near_N.cumsum(0), (1, 0))
+        return CpgEncoding(
+            self.motif(cpgs.sequence_CL),
+            self.distance_attention(cpgs.gene_N[near_N], kept_N[cpgs.offset_C], weight_N[near_N]),
+            None if self.sequence_attention is None else self.sequence_attention(cpgs.sequence_CL),
+        )
+
+    def encode_samples(self, expression_SG: Tensor) -> SampleEncoding:
+        """Encode scaled expression."""
+        if self.expression_attention is None:
+            return SampleEncoding(expression_SG, None)
+        return SampleEncoding(expression_SG, expression_SG * self.expression_attention(expression_SG))
+
+    def _first_layer(self, cpgs: CpgEncoding, samples: SampleEncoding) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+        """Split the first connected layer: its CpG part [C, K], its sample part [S, K], and attention, weight, …."""
+        motif_KM, distance_KG, *others = self.connected.weight.split(self.widths, dim=1)
+        cpg_CK = functional.linear(cpgs.motif_CM, motif_KM, self.connected.bias)
+        factors = [cpgs.distance_attention_CG, distance_KG]
+        if cpgs.sequence_attention_CG is None or samples.attended_SG is None:
+            return cpg_CK, None, factors
+        expression_KG, sequence_KG = others
+        sample_SK = functional.linear(samples.attended_SG, expression_KG)
+        return cpg_CK, sample_SK, [*factors, cpgs.sequence_attention_CG, sequence_KG]
+
+    def _rest(self, connected_CKS: Tensor) -> Tensor:
+        features_CKS = self.head(self.connected_activation(self.connected_normalisation(connected_CKS)))
+        return (torch.matmul(self.output.weight, features_CKS) + self.output.bias[:, None]).squeeze(1)
+
+    def combine(self, cpgs: CpgEncoding, samples: SampleEncoding) -> Tensor:
+        """Fill the grid: beta_hat_CS."""
+        cpg_CK, sample_SK, factors = self._first_layer(cpgs, samples)
+        connected_CKS = _GridProduct.apply(samples.expression_SG, *factors) + cpg_CK[:, :, None]
+        if sample_SK is not None:
+            connected_CKS = connected_CKS + sample_SK.T
+        return self._rest(connected_CKS)
+
+    def combine_pairs(self, cpgs: CpgEncoding, samples: SampleEncoding) -> Tensor:
+        """Predict pair by pair: beta_hat_N."""
+        cpg_NK, sample_NK, factors = self._first_layer(cpgs, samples)
+        connected_NK = cpg_NK if sample_NK is None else cpg_NK + sample_NK
+        for attention_NG, weight_KG in zip(factors[::2], factors[1::2], strict=True):
+            connected_NK = connected_NK + functional.linear(samples.expression_SG * attention_NG, weight_KG)
+        return self._rest(connected_NK[:, :, None]).squeeze(1)

@@ -1,0 +1,1 @@
+"""Raw files, or a simulation, → store."""

@@ -1,0 +1,190 @@
+"""The grid form equals the expanded pairs: outputs, gradients, batch statistics; shapes follow the inputs."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from methyl_lightning.networks import Constant, CpgFeatures, LevyJurgenson, SequenceOnly
+from methyl_lightning.networks.contract import MethylationNetwork
+
+N_CPGS, N_SAMPLES, N_GENES, WINDOW = 5, 7, 31, 64
+
+
+def features(seed: int = 0, n_cpgs: int = N_CPGS) -> tuple[CpgFeatures, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.randint(0, 5, (n_cpgs,), generator=generator)
+    counts[0] = 0  # a CpG without any gene
+    n_entries = int(counts.sum())
+    cpgs = CpgFeatures(
+        sequence_CL=torch.randint(0, 5, (n_cpgs, WINDOW), generator=generator, dtype=torch.uint8),
+        gene_N=torch.randint(0, N_GENES, (n_entries,), generator=generator),
+        bp_N=torch.randint(-30_000, 30_000, (n_entries,), generator=generator),
+        offset_C=torch.cumsum(counts, 0) - counts,
+    )
+    return cpgs, torch.rand(N_SAMPLES, N_GENES, generator=generator, dtype=torch.float64) * 90 + 10
+
+
+def bucket_weight(bp: int, variant: int | str) -> float:
+    sign = -1.0 if bp < 0 else 1.0
+    if variant == 1:
+        return sign if abs(bp) <= 2000 else 0.0
+    return sign * 0.5 ** (abs(bp) // 2000) if abs(bp) < 20_000 else 0.0
+
+
+class NaivePairs(nn.Module):
+    """The published network on expanded pairs, from plain layers, sharing the parameters of the one under test."""
+
+    def __init__(self, network: LevyJurgenson, variant: int | str):
+        super().__init__()
+        self.network, self.variant = network, variant
+        self.statistics = {
+            name: (torch.zeros_like(layer.running_mean), torch.ones_like(layer.running_var))
+            for name, layer in network.named_modules()
+            if isinstance(layer, nn.BatchNorm1d)
+        }
+
+    def norm(self, name: str, rows: torch.Tensor) -> torch.Tensor:
+        layer = self.network.get_submodule(name)
+        return functional.batch_norm(rows, *self.statistics[name], layer.weight, layer.bias, True, layer.momentum)
+
+    def convolution(self, name: str, sequence: torch.Tensor) -> torch.Tensor:
+        one_hot = functional.one_hot(sequence.long(), 5).double().transpose(1, 2)
+        layer = self.network.get_submodule(f"{name}.convolution")
+        padded = functional.pad(one_hot, (5, 5))
+        hidden = functional.elu(self.norm(f"{name}.normalisation", functional.conv1d(padded, layer.weight, layer.bias)))
+        return functional.avg_pool1d(hidden, 10, 10).flatten(1)
+
+    def attention(self, name: str, first: torch.Tensor) -> torch.Tensor:
+        elu = functional.elu if self.variant != 1 else (lambda rows: rows)
+        index = iter(range(10))
+        rest = f"{name}.rest"
+        hidden = elu(self.norm(f"{rest}.{next(index)}", first))
+        if self.variant != 1:
+            next(index)
+        second = self.network.get_submodule(f"{rest}.{next(index)}")
+        return torch.softmax(elu(self.norm(f"{rest}.{next(index)}", second(hidden))), -1)
+
+    def forward(self, sequence: torch.Tensor, distance: torch.Tensor, expression: torch.Tensor) -> torch.Tensor:
+        motif = self.convolution("motif.0", sequence)
+        for i in (1, 2, 3):
+            motif = functional.elu(self.norm(f"motif.{i}.1", self.network.get_submodule(f"motif.{i}.0")(motif)))
+        sparse = self.network.distance_attention.first
+        parts = [
+            motif,
+            expression * self.attention("distance_attention", distance @ sparse.weight_GH + sparse.bias_H),
+        ]
+        if self.variant != 1:
+            first = self.network.expression_attention.first(expression)
+            parts.append(expression * self.attention("expression_attention", first))
+            convolved = self.convolution("sequence_attention.first.0", sequence)
+            first = self.network.sequence_attention.first[1](convolved)
+            parts.append(expression * self.attention("sequence_attention", first))
+        rows = self.network.connected(torch.cat(parts, 1))
+        rows = functional.elu(self.norm("connected_normalisation", rows))
+        for i in (0, 1):
+            rows = functional.elu(self.norm(f"head.{i}.normalisation", self.network.head[i].linear(rows)))
+        return self.network.output(rows).squeeze(1)
+
+
+def naive(network: LevyJurgenson, variant: int | str, cpgs: CpgFeatures, expression: torch.Tensor, index: list):
+    """Expand the pairs (c, s) of ``index`` and run the naive network; return predictions and statistics."""
+    bounds = [*cpgs.offset_C.tolist(), len(cpgs.gene_N)]
+    distance = torch.zeros(len(cpgs.offset_C), N_GENES, dtype=torch.float64)
+    for c in range(len(cpgs.offset_C)):
+        for entry in range(bounds[c], bounds[c + 1]):
+            distance[c, cpgs.gene_N[entry]] += bucket_weight(int(cpgs.bp_N[entry]), variant)
+    pairs = NaivePairs(network, variant)
+    c, s = (torch.tensor(part) for part in zip(*index, strict=True))
+    return pairs(cpgs.sequence_CL[c], distance[c], expression[s]), pairs.statistics
+
+
+def assert_same_training_step(network, predict, expected_of, target: torch.Tensor) -> None:
+    network.train()
+    expected, statistics = expected_of()
+    functional.l1_loss(expected, target).backward()
+    gradients = {name: parameter.grad.clone() for name, parameter in network.named_parameters()}
+    network.zero_grad()
+    actual = predict()
+    functional.l1_loss(actual, target).backward()
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-8, atol=1e-10, msg=name)
+    assert statistics
+    for name, (mean, variance) in statistics.items():
+        layer = network.get_submodule(name)
+        torch.testing.assert_close(layer.running_mean, mean, rtol=1e-10, atol=1e-10, msg=name)
+        torch.testing.assert_close(layer.running_var, variance, rtol=1e-10, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("variant", [1, 2, 3, "port1"])
+def test_grid_equals_expanded_pairs(variant, monkeypatch):
+    # several CpGs a tile and a ragged last tile
+    monkeypatch.setattr("methyl_lightning.networks.levy_jurgenson.TILE_BYTES", 2 * 50 * N_GENES * 8)
+    torch.manual_seed(1)
+    network = LevyJurgenson(N_GENES, WINDOW, variant).double()
+    cpgs, expression = features()
+    index = [(c, s) for c in range(N_CPGS) for s in range(N_SAMPLES)]
+    assert_same_training_step(
+        network,
+        lambda: network(cpgs, expression).flatten(),
+        lambda: naive(network, variant, cpgs, expression, index),
+        torch.rand(len(index), dtype=torch.float64),
+    )
+
+
+@pytest.mark.parametrize("variant", [1, 3])
+def test_pairs_equal_expanded_pairs(variant):
+    torch.manual_seed(2)
+    network = LevyJurgenson(N_GENES, WINDOW, variant).double()
+    cpgs, expression = features(n_cpgs=N_SAMPLES)
+    assert_same_training_step(
+        network,
+        lambda: network.forward_pairs(cpgs, expression),
+        lambda: naive(network, variant, cpgs, expression, [(n, n) for n in range(N_SAMPLES)]),
+        torch.rand(N_SAMPLES, dtype=torch.float64),
+    )
+
+
+def test_expression_has_a_gradient_when_asked():
+    torch.manual_seed(3)
+    network = LevyJurgenson(N_GENES, WINDOW).double().eval()
+    cpgs, expression = features()
+    encoding = network.encode_cpgs(cpgs)
+    assert torch.autograd.gradcheck(
+        lambda rows: network.combine(encoding, network.encode_samples(rows)), expression[:2].requires_grad_()
+    )
+
+
+@pytest.mark.parametrize("network_class", [LevyJurgenson, Constant, SequenceOnly])
+def test_cells_do_not_depend_on_their_neighbours_in_evaluation(network_class: type[MethylationNetwork]):
+    torch.manual_seed(4)
+    network = network_class(N_GENES, WINDOW).double().eval()
+    cpgs, expression = features()
+    with torch.no_grad():
+        grid = network(cpgs, expression)
+        assert grid.shape == (N_CPGS, N_SAMPLES)
+        samples = network.encode_samples(expression)
+        encoded = network.encode_cpgs(cpgs)
+        column = network.combine(encoded, type(samples)(*(part[3:4] for part in samples)))
+        pairs = network.combine_pairs(
+            type(encoded)(*(part[[0, 2, 4]] for part in encoded)), type(samples)(*(part[[1, 0, 6]] for part in samples))
+        )
+    torch.testing.assert_close(grid[:, 3:4], column)
+    torch.testing.assert_close(pairs, grid[[0, 2, 4], [1, 0, 6]])
+
+
+def test_sizes_follow_window_and_genes():
+    network = LevyJurgenson(n_genes=60, window=122)
+    assert network.motif[0].n_out == 64 * 12
+    assert network.connected.in_features == 40 + 3 * 60
+    assert network.distance_attention.rest[2].in_features == 10
+    assert LevyJurgenson(60, 122, 1).distance_attention.rest[1].in_features == 30
+    assert [LevyJurgenson(60, 122, v).gene_within_bp for v in (1, 2, 3, "port1")] == [2000, 10000, None, 2000]
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match="variant=4: must be one of"):
+        LevyJurgenson(N_GENES, WINDOW, 4)
+    with pytest.raises(ValueError, match="window=8: must be at least 10"):
+        SequenceOnly(N_GENES, 8)
