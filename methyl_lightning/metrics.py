@@ -164,7 +164,8 @@ def evaluate_grid(
     -------
     dict
         ``mae``, ``mse``, ``spearman``, ``spearman_batch50``, ``mas_pcc`` and ``mac_pcc``, each an :class:`Interval`.
-        Every resample of ``spearman_batch50`` draws its own batches: the interval holds the noise of that draw, too.
+        Every resample of ``spearman_batch50`` draws its own batches, so its interval holds the noise of that draw, too,
+        and the value, one such draw, can fall outside where this noise outweighs that of the patients.
 
     Raises
     ------
@@ -203,7 +204,7 @@ def evaluate_grid(
         "mac_pcc": np.array([_median(np.repeat(per_sample_S, weight_S)) for weight_S in weight_RS]),
     }
     if len(error_N) > max_cells:
-        # Ranks are the one thing that costs N a resample, hence whole CpGs are left out, never samples.
+        # Only ranks cost N operations a resample; CpGs are left out, not samples, so that every patient stays.
         order_C = rng.permutation(len(measured_CS))
         cells_up_to_C = np.cumsum((~np.isnan(measured_CS)).sum(axis=1)[order_C])
         chosen_C = order_C[: np.searchsorted(cells_up_to_C, max_cells) + 1]
@@ -240,7 +241,7 @@ def _measured(measured_CS: np.ndarray, predicted_CS: np.ndarray) -> np.ndarray:
 
 def _cells(measured_CS: np.ndarray, predicted_CS: np.ndarray) -> _Cells:
     mask_CS = _measured(measured_CS, predicted_CS)
-    # Differences of float32 grids are taken in float64, so that the sums do not depend on the order of the cells.
+    # float64, as sums over millions of float32 cells lose digits; sample-major, as resamples weigh whole samples.
     measured_N, predicted_N = (values.T[mask_CS.T].astype(np.float64) for values in (measured_CS, predicted_CS))
     return _Cells(measured_N, predicted_N, mask_CS.sum(axis=0))
 

@@ -289,6 +289,10 @@ class Store:
         """Read float32 [C, S] beta values, missing ones NaN."""
         return decode_beta(self.beta_steps_CS[cpg_C[:, None], sample_S[None, :]])
 
+    def beta_pairs(self, cpg_N: np.ndarray, sample_N: np.ndarray) -> np.ndarray:
+        """Read float32 [N], the beta values of the cells (cpg_N[n], sample_N[n]), missing ones NaN."""
+        return decode_beta(self.beta_steps_CS[cpg_N, sample_N])
+
     @property
     def window(self) -> int:
         """Bases around each CpG."""

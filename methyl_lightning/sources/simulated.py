@@ -10,7 +10,6 @@ Axis letters: C CpGs, S samples, G genes, L bases, D drivers, N (CpG, gene) entr
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +44,11 @@ MOTIF_SHARE = 0.45  # of the CpGs
 PAIRED_SHARE = 0.07  # of the patients
 N_FACTORS = 8
 
-ISLAND_LOGIT, SEA_LOGIT = -2.5, 2.0
+ISLAND_LOGIT, SEA_LOGIT = -2.2, 1.6
 HALF_DENSITY, DENSITY_SCALE = 0.045, 0.010  # CpGs a base
-TRANS_LOGIT = 1.3
+TRANS_LOGIT = 1.5
 CIS_LOGIT, CIS_HALVING_BP, CIS_LIMIT_BP = -0.9, 2_000, 10_000
-OFFSET_SD, NOISE_SD = 0.5, 0.35  # logit
+OFFSET_SD, NOISE_SD = 0.6, 0.7  # logit
 
 
 def simulate(
@@ -89,21 +88,13 @@ def simulate(
     ValueError
         If an argument is out of its range; nothing is written then.
     """
-    settings = {
-        "n_cpgs": n_cpgs,
-        "n_patients": n_patients,
-        "n_genes": n_genes,
-        "window": window,
-        "n_chromosomes": n_chromosomes,
-        "n_drivers": n_drivers,
-        "missing": missing,
-        "limit_bp": limit_bp,
-        "seed": seed,
-    }
+    settings = dict(locals())  # the arguments, as nothing else has been named yet
+    del settings["store"]
     _check_settings(settings)
     rng = np.random.default_rng(seed)
-    genes = _genes(rng, n_genes, n_chromosomes)
-    zone = _zones(rng, genes, n_chromosomes)
+    shape = (n_chromosomes, BASES_PER_GENE * -(-n_genes // n_chromosomes))
+    genes = _genes(rng, n_genes, shape)
+    zone = _zones(rng, genes, shape)
     genome = _genome(rng, zone)
     chrom_C, position_C = _choose_cpgs(rng, genome, zone, n_cpgs, window)
     motifs, motif_C = _plant_motifs(rng, genome, chrom_C, position_C, n_drivers, window)
@@ -177,8 +168,7 @@ def read_ceiling(
     numpy.ndarray or None
         float32 [C, S]; None where the store is not simulated or its truth does not lie beside it.
     """
-    store = Store(store_path)
-    provenance = store.attributes["provenance"]
+    provenance = Store(store_path).attributes["provenance"]
     truth = _truth_path(store_path)
     if provenance.get("source") != "simulated" or not truth.is_file():
         return None
@@ -193,7 +183,7 @@ def _truth_path(store: str | Path) -> Path:
     return Path(store).with_suffix(".truth.h5")
 
 
-def _check_settings(settings: Mapping[str, Any]) -> None:
+def _check_settings(settings: dict[str, Any]) -> None:
     """Raise ValueError at the first setting that is out of its range."""
     allowed = {
         "n_cpgs": (1, 10**7),
@@ -214,9 +204,9 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
         raise ValueError(f"missing={settings['missing']}: must be at least 0 and below 1")
 
 
-def _genes(rng: Generator, n_genes: int, n_chromosomes: int) -> pd.DataFrame:
+def _genes(rng: Generator, n_genes: int, shape: tuple[int, int]) -> pd.DataFrame:
     """Draw the gene table, evenly over the chromosomes, in the order of the genome."""
-    length = _chromosome_length(n_genes, n_chromosomes)
+    n_chromosomes, length = shape
     chrom_G = np.sort(np.arange(n_genes) % n_chromosomes)
     tss_G = rng.integers(GENE_MARGIN, length - GENE_MARGIN, n_genes)
     tss_G = tss_G[np.lexsort((tss_G, chrom_G))]
@@ -234,13 +224,9 @@ def _genes(rng: Generator, n_genes: int, n_chromosomes: int) -> pd.DataFrame:
     )
 
 
-def _chromosome_length(n_genes: int, n_chromosomes: int) -> int:
-    return BASES_PER_GENE * -(-n_genes // n_chromosomes)
-
-
-def _zones(rng: Generator, genes: pd.DataFrame, n_chromosomes: int) -> np.ndarray:
+def _zones(rng: Generator, genes: pd.DataFrame, shape: tuple[int, int]) -> np.ndarray:
     """Mark every base of the genome as sea, near a gene, shore or island (uint8 [chromosome, base])."""
-    zone = np.full((n_chromosomes, _chromosome_length(len(genes), n_chromosomes)), SEA, dtype=np.uint8)
+    zone = np.full(shape, SEA, dtype=np.uint8)
     tss_G = gene_position(genes, "tss")
     chrom_G = pd.factorize(genes["chrom"])[0]
     length_G = rng.integers(500, 2_001, len(genes))
@@ -279,10 +265,7 @@ def _choose_cpgs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose CpGs by the shares of the zones, so far apart that no window shows a motif planted for another CpG.
 
-    Returns
-    -------
-    tuple of numpy.ndarray
-        Row in the genome and base of the C, int64 [C] each, in the order of the genome.
+    Returns row in the genome and base of the C, int64 [C] each, in the order of the genome.
     """
     half, length = window // 2, genome.shape[1]
     chrom, position = np.nonzero(_is_cpg(genome))
@@ -308,10 +291,7 @@ def _plant_motifs(
 ) -> tuple[list[str], np.ndarray]:
     """Write 2–4 copies of one motif (fewer where the window is too narrow) around some CpGs of the genome, in place.
 
-    Returns
-    -------
-    tuple
-        The motifs as text (distinct, without CG), and the motif of each CpG, int64 [C], −1 none.
+    Returns the motifs as text (distinct, without CG), and the motif of each CpG, int64 [C], −1 none.
     """
     candidate = rng.choice(4**MOTIF_LENGTH, 64 * n_drivers, replace=False)[:, None] // 4 ** np.arange(MOTIF_LENGTH) % 4
     motif_DL = candidate[~_is_cpg(candidate).any(axis=1)][:n_drivers].astype(np.uint8)

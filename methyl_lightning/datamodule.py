@@ -1,0 +1,290 @@
+"""From views to blocks of the grid: which block comes when is a function of (seed, step, rank, ranks) alone.
+
+Legend: C CpGs, S samples, G genes, L bases, N pairs.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from methyl_lightning.distances import within
+from methyl_lightning.networks.contract import CpgFeatures
+from methyl_lightning.splits import load_split, make_split
+from methyl_lightning.store import InputError, Store
+
+SAMPLINGS = ("grid", "pairs")
+MEDIAN_CELLS = 1_000_000
+
+
+class Block(NamedTuple):
+    """Store rows of a block: C CpGs × S samples, or, when ``pairs``, the N cells (cpg_C[n], sample_S[n])."""
+
+    cpg_C: np.ndarray
+    sample_S: np.ndarray
+    pairs: bool = False
+
+
+class GridBatch(NamedTuple):
+    """A block of the grid.
+
+    Attributes
+    ----------
+    cpgs
+        Features of C CpGs.
+    expression_SG
+        float32, in the units of the store.
+    beta_CS
+        float32, NaN where missing.
+    """
+
+    cpgs: CpgFeatures
+    expression_SG: Tensor
+    beta_CS: Tensor
+
+
+class PairBatch(NamedTuple):
+    """N single cells, each with its own features (upstream's form); beta NaN where missing."""
+
+    cpgs: CpgFeatures
+    expression_NG: Tensor
+    beta_N: Tensor
+
+
+def read_cpgs(store: Store, cpg_C: np.ndarray) -> CpgFeatures:
+    """Read the features of some CpGs of a store as tensors."""
+    distances = store.distances.rows(cpg_C)
+    return CpgFeatures(
+        torch.from_numpy(store.sequence_CL[cpg_C]),
+        torch.from_numpy(distances.gene_N.astype(np.int64)),
+        torch.from_numpy(distances.bp_N),
+        torch.from_numpy(distances.indptr_C[:-1]),
+    )
+
+
+def read_expression(store: Store, sample_S: np.ndarray) -> Tensor:
+    """Read expression [S, G] of some samples of a store."""
+    return torch.from_numpy(store.expression_SG[sample_S])
+
+
+class GridDataset(Dataset[GridBatch | PairBatch]):
+    """Reads the block that it is asked for; the store is opened in the process that reads."""
+
+    def __init__(self, store: Store):
+        self.store = store
+
+    def __getitem__(self, block: Block) -> GridBatch | PairBatch:
+        cpgs, expression = read_cpgs(self.store, block.cpg_C), read_expression(self.store, block.sample_S)
+        if block.pairs:
+            beta_N = self.store.beta_pairs(block.cpg_C, block.sample_S)
+            return PairBatch(cpgs, expression, torch.from_numpy(beta_N))
+        return GridBatch(cpgs, expression, torch.from_numpy(self.store.beta(block.cpg_C, block.sample_S)))
+
+
+def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """Cut rows into the fewest nearly equal chunks of at most ``size``."""
+    return np.array_split(rows, max(1, -(-len(rows) // size)))
+
+
+class GridSampler(Sampler[Block]):
+    """Training blocks: each epoch cuts both axes anew and visits every block of the grid once.
+
+    Parameters
+    ----------
+    cpg_C, sample_S
+        Store rows of the training view.
+    block
+        Largest number of CpGs, and of samples, in a block.
+    seed
+        Seed of the order.
+    rank, ranks
+        This process and the number of processes; of each epoch's blocks a rank takes every ``ranks``-th. The last few,
+        when they don't divide evenly, are left to later epochs.
+    done
+        Returns the number of steps already taken; iteration goes on from there.
+    """
+
+    def __init__(
+        self,
+        cpg_C: np.ndarray,
+        sample_S: np.ndarray,
+        block: int,
+        seed: int,
+        rank: int,
+        ranks: int,
+        done: Callable[[], int],
+    ):
+        self.cpg_C, self.sample_S, self.block, self.seed = cpg_C, sample_S, block, seed
+        self.rank, self.ranks, self.done = rank, ranks, done
+        self.n_blocks = len(chunks(cpg_C, block)) * len(chunks(sample_S, block))
+        if self.n_blocks < ranks:
+            raise InputError(f"data.block={block}: gives {self.n_blocks} training blocks for {ranks} devices; lower it")
+
+    def __len__(self) -> int:
+        return self.n_blocks // self.ranks
+
+    def epoch_blocks(self, epoch: int) -> list[Block]:
+        """List all blocks of an epoch, for all ranks, in order."""
+        rng = np.random.default_rng([self.seed, epoch])
+        # rows within a block are sorted: reads go forward through the file
+        cpg_chunks = [np.sort(rows) for rows in chunks(rng.permutation(self.cpg_C), self.block)]
+        sample_chunks = [np.sort(rows) for rows in chunks(rng.permutation(self.sample_S), self.block)]
+        order = rng.permutation(self.n_blocks)
+        return [Block(cpg_chunks[i // len(sample_chunks)], sample_chunks[i % len(sample_chunks)]) for i in order]
+
+    def __iter__(self) -> Iterator[Block]:
+        epoch, first = divmod(self.done(), len(self))
+        yield from self.epoch_blocks(epoch)[self.rank :: self.ranks][first : len(self)]
+
+
+class PairSampler(Sampler[Block]):
+    """Upstream's batches: each is ``batch_pairs`` cells of the training view, drawn at random."""
+
+    def __init__(
+        self,
+        cpg_C: np.ndarray,
+        sample_S: np.ndarray,
+        batch_pairs: int,
+        seed: int,
+        rank: int,
+        ranks: int,
+        done: Callable[[], int],
+    ):
+        self.cpg_C, self.sample_S, self.batch_pairs, self.seed = cpg_C, sample_S, batch_pairs, seed
+        self.rank, self.ranks, self.done = rank, ranks, done
+
+    def __len__(self) -> int:
+        return max(1, len(self.cpg_C) * len(self.sample_S) // (self.batch_pairs * self.ranks))
+
+    def __iter__(self) -> Iterator[Block]:
+        start = self.done()
+        for step in range(start, start - start % len(self) + len(self)):
+            rng = np.random.default_rng([self.seed, step, self.rank])
+            yield Block(rng.choice(self.cpg_C, self.batch_pairs), rng.choice(self.sample_S, self.batch_pairs), True)
+
+
+class GridDataModule(L.LightningDataModule):
+    """The views of one store as blocks.
+
+    Parameters
+    ----------
+    store
+        Path of the store.
+    split_file
+        A saved split to use again (default: a new one).
+    fractions
+        Shares of train, val and test among CpGs and among patients.
+    sampling
+        ``grid`` (blocks) or ``pairs`` (random cells, as upstream).
+    block
+        Largest number of CpGs, and of samples, in a block.
+    batch_pairs
+        Cells a batch when ``sampling='pairs'``.
+    val_cpgs, val_samples
+        Size of the fixed part of the validation view that is looked at during training.
+    gene_within_bp
+        Use only CpGs with a gene at most so far away (None: all).
+    num_workers
+        Processes that read ahead; 0 reads in the training process.
+    seed
+        Fixes split, order of blocks and validation subset.
+    """
+
+    def __init__(
+        self,
+        store: str,
+        *,
+        split_file: str | None = None,
+        fractions: Sequence[float] = (0.8, 0.1, 0.1),
+        sampling: str = "grid",
+        block: int = 256,
+        batch_pairs: int = 512,
+        val_cpgs: int = 512,
+        val_samples: int = 128,
+        gene_within_bp: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+    ):
+        super().__init__()
+        for name, size in (("block", block), ("batch_pairs", batch_pairs)):
+            if size < 2:
+                raise ValueError(f"{name}={size}: must be at least 2, batch normalisation needs two rows")
+        if sampling not in SAMPLINGS:
+            raise ValueError(f"sampling={sampling!r}: must be one of {SAMPLINGS}")
+        self.store = Store(store)
+        self.sampling, self.block, self.batch_pairs, self.num_workers = sampling, block, batch_pairs, num_workers
+        self.seed = seed
+        if split_file is None:
+            eligible = None if gene_within_bp is None else within(self.store.distances, gene_within_bp)
+            self.split = make_split(self.store, fractions, seed, eligible)
+        else:
+            self.split = load_split(Path(split_file), self.store)
+        rng = np.random.default_rng([seed, 2])
+        self.val_cpg_C, self.val_sample_S = (
+            np.sort(rng.permutation(rows)[:size])
+            for rows, size in ((self.split.cpg["val"], val_cpgs), (self.split.sample["val"], val_samples))
+        )
+
+    def train_expression(self) -> Tensor:
+        """Expression [S, G] of the training samples: all that scalers may see."""
+        return read_expression(self.store, self.split.sample["train"])
+
+    def train_beta_median(self) -> float:
+        """Median beta of the training view (of at most a million of its cells, whole CpG rows at random)."""
+        cpgs, samples = self.split.view("train_cpg-train_sample")
+        n_cpgs = max(1, MEDIAN_CELLS // len(samples))
+        rows = np.sort(np.random.default_rng([self.seed, 3]).permutation(cpgs)[:n_cpgs])
+        return float(np.nanmedian(self.store.beta(rows, samples)))
+
+    def provenance(self) -> dict[str, Any]:
+        """Tell what a checkpoint must say of its data: plain JSON values."""
+        attributes = self.store.attributes
+        return {
+            "assembly": attributes["assembly"],
+            "units": attributes["units"],
+            "window": self.store.window,
+            "gene_ids": self.store.genes["id"].tolist(),
+            "gene_symbols": self.store.genes["symbol"].tolist(),
+            "cohort": sorted(set(self.store.samples["cohort"])),
+            "source": attributes["provenance"],
+            "sizes": {
+                axis: {part: len(rows) for part, rows in parts.items()} for axis, parts in self.split._asdict().items()
+            },
+        }
+
+    def train_dataloader(self) -> DataLoader:
+        """Blocks (or pairs) of the training view, going on at the trainer's step."""
+        trainer = self.trainer
+        assert trainer is not None
+        sampler_class = GridSampler if self.sampling == "grid" else PairSampler
+        sampler = sampler_class(
+            *self.split.view("train_cpg-train_sample"),
+            self.block if self.sampling == "grid" else self.batch_pairs,
+            self.seed,
+            trainer.global_rank,
+            trainer.world_size,
+            lambda: trainer.global_step,
+        )
+        return DataLoader(
+            GridDataset(self.store),
+            sampler=sampler,
+            batch_size=None,
+            num_workers=self.num_workers,
+            # forked children would share torch's thread pool with us; a fresh interpreter opens its own store
+            multiprocessing_context="spawn" if self.num_workers else None,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """Blocks of the fixed validation subset, the same on every rank."""
+        blocks = [
+            Block(cpg_C, sample_S)
+            for cpg_C in chunks(self.val_cpg_C, self.block)
+            for sample_S in chunks(self.val_sample_S, self.block)
+        ]
+        return DataLoader(GridDataset(self.store), sampler=blocks, batch_size=None)  # type: ignore[arg-type]

@@ -1,0 +1,152 @@
+"""A trained module on the test views: predictions, metrics with intervals, figures, one table.
+
+Legend: C CpGs, S samples.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from methyl_lightning import figures, metrics
+from methyl_lightning.module import MethylationModule
+from methyl_lightning.predictions import predict_grid, to_anndata
+from methyl_lightning.sources.simulated import read_ceiling
+from methyl_lightning.splits import TEST_VIEWS, Split
+from methyl_lightning.store import Store, replacing
+
+HEADLINE = "test_cpg-test_sample"
+COLUMNS = {
+    "mae": "MAE",
+    "spearman": "Spearman",
+    "spearman_batch50": "Spearman, batches of 50",
+    "mas_pcc": "MAS-PCC",
+    "mac_pcc": "MAC-PCC",
+}
+PUBLISHED = (
+    ("paper (TensorFlow)", "TCGA BRCA + LUAD, private build", 0.14, 0.80),
+    ("TensorFlow on rebuilt data", "TCGA BRCA + LUAD, rebuilt", 0.173, 0.740),
+    ("PyTorch port on rebuilt data", "TCGA BRCA + LUAD, rebuilt", 0.167, 0.742),
+)
+
+
+def evaluate_model(
+    module: MethylationModule, store: Store, split: Split, folder: Path, seed: int, *, block: int, checkpoint: str
+) -> None:
+    """Predict the three test views and write predictions, ``metrics.json`` and figures into the run folder.
+
+    With several processes all predict and the first one writes.
+    """
+    predicted = {view: predict_grid(module, store, *split.view(view), block=block) for view in TEST_VIEWS}
+    if module.global_rank == 0:
+        _write_metrics(folder, store, split, predicted.__getitem__, seed)
+        for view, predicted_CS in predicted.items():
+            measured_CS = store.beta(*split.view(view))
+            data = to_anndata(store, *split.view(view), predicted_CS, measured_CS, view=view, checkpoint=checkpoint)
+            with replacing(folder / f"predictions_{view}.h5ad", "predictions") as path:
+                data.write_h5ad(path)
+        figure = figures.predicted_against_measured(store.beta(*split.view(HEADLINE)), predicted[HEADLINE], HEADLINE)
+        save_figure(figure, folder / "figures" / f"predicted_against_measured_{HEADLINE}.png")
+
+
+def evaluate_ceiling(store: Store, split: Split, folder: Path, seed: int) -> bool:
+    """Write the best attainable metrics of a simulated cohort; False where the truth is not known."""
+    if read_ceiling(store.path, *split.view(HEADLINE), cpg_seen=False) is None:
+        return False
+
+    def ceiling(view: str) -> np.ndarray:
+        truth_CS = read_ceiling(store.path, *split.view(view), cpg_seen=view.startswith("train_cpg"))
+        assert truth_CS is not None
+        return truth_CS
+
+    _write_metrics(folder, store, split, ceiling, seed)
+    return True
+
+
+def _write_metrics(folder: Path, store: Store, split: Split, predict: Callable[[str], np.ndarray], seed: int) -> None:
+    results: dict[str, dict[str, Any]] = {}
+    for view in TEST_VIEWS:
+        cpg_C, sample_S = split.view(view)
+        measured_CS = store.beta(cpg_C, sample_S)
+        results[view] = {
+            "n_cpgs": len(cpg_C),
+            "n_samples": len(sample_S),
+            "n_pairs": int(np.isfinite(measured_CS).sum()),
+        }
+        patients = store.samples["patient"].to_numpy(str)[sample_S]
+        for name, interval in metrics.evaluate_grid(measured_CS, predict(view), patients, seed=seed).items():
+            results[view][name] = _finite(interval.value)
+            results[view][f"{name}_ci95"] = [_finite(interval.low), _finite(interval.high)]
+    with replacing(folder / "metrics.json", "metrics") as path:
+        path.write_text(json.dumps(results, indent=1, allow_nan=False))
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure as PNG, or nothing."""
+    with replacing(path, "figure") as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
+
+
+def save_training_curves(folder: Path) -> None:
+    """Draw the run's CSV log, where there is one, into its figures."""
+    log = folder / "log" / "metrics.csv"
+    if log.is_file():
+        save_figure(figures.training_curves(pd.read_csv(log)), folder / "figures" / "training_curves.png")
+
+
+def results_table(folder: Path, label: str, cohort: str) -> list[list[str]]:
+    """Gather this run, the references trained beside it and the published figures into rows of text.
+
+    Parameters
+    ----------
+    folder
+        Run folder with ``metrics.json`` and, perhaps, ``references/*/metrics.json``.
+    label
+        What to call the run's model.
+    cohort
+        The cohort that it was tested on.
+    """
+    references = sorted(folder.glob("references/*"), key=lambda path: (path.name == "ceiling", path.name))
+    runs = {label: folder} | {path.name: path for path in references}
+    metrics_of = {name: json.loads((path / "metrics.json").read_text()) for name, path in runs.items()}
+    rows = []
+    for view in reversed(TEST_VIEWS):
+        for name, result in metrics_of.items():
+            cells = [_cell(result[view][key], result[view][f"{key}_ci95"]) for key in COLUMNS]
+            rows.append([view, name, cohort, *cells])
+    for name, where, mae, spearman in PUBLISHED:
+        rows.append(["published", name, where, f"{mae:g}", f"{spearman:g}", "–", "–", "–"])
+    return rows
+
+
+def _cell(value: float | None, interval: list[float | None]) -> str:
+    if value is None:
+        return "–"
+    low, high = interval
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+HEADER = ("view", "model", "cohort", *COLUMNS.values())
+
+
+def print_table(rows: list[list[str]], folder: Path) -> None:
+    """Print the table and write it as ``table.md``."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in (HEADER, ["---"] * len(HEADER), *rows)]
+    (folder / "table.md").write_text("\n".join(lines) + "\n")
+    table = Table(*HEADER, title="Test views, value [95 % interval over patients]", title_justify="left")
+    for previous, row in zip([None, *rows], rows, strict=False):
+        if previous is not None and previous[0] != row[0]:
+            table.add_section()
+        table.add_row(*row)
+    console = Console()
+    (console if console.is_terminal else Console(width=190)).print(table)

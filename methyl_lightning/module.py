@@ -1,0 +1,98 @@
+"""Training: loss, optimiser, logging, and a checkpoint that carries all that prediction needs.
+
+Legend: C CpGs, S samples, G genes, N pairs.
+"""
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from methyl_lightning import __version__, metrics, networks
+from methyl_lightning.datamodule import GridBatch, GridDataModule, PairBatch
+from methyl_lightning.expression import MinMaxScaler
+
+
+class MethylationModule(L.LightningModule):
+    """Fits a network of the two-tower contract to beta values by mean absolute error.
+
+    Plain arguments only, so that ``load_from_checkpoint(path)`` rebuilds the network with neither Hydra nor the store.
+
+    Parameters
+    ----------
+    network
+        Name of a class in :mod:`methyl_lightning.networks`.
+    n_genes, window
+        Sizes of the store.
+    learning_rate
+        Of Adam.
+    **settings
+        Further arguments of the network.
+    """
+
+    def __init__(self, network: str, n_genes: int, window: int, learning_rate: float = 1e-3, **settings: Any):
+        super().__init__()
+        if network not in networks.__all__:
+            raise ValueError(f"network={network!r}: must be a class of methyl_lightning.networks")
+        if not learning_rate > 0:
+            raise ValueError(f"learning_rate={learning_rate}: must be positive")
+        self.save_hyperparameters()
+        self.learning_rate = learning_rate
+        self.network = getattr(networks, network)(n_genes=n_genes, window=window, **settings)
+        self.scaler = MinMaxScaler(n_genes)
+        self.provenance: dict[str, Any] = {}
+        self._validated: list[tuple[Tensor, Tensor]] = []
+
+    def setup(self, stage: str) -> None:
+        """Fit on training data what is fitted without gradients; a resumed checkpoint then overwrites it alike."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and isinstance(datamodule, GridDataModule):
+            self.scaler.fit(datamodule.train_expression())
+            self.network.fit_closed_form(datamodule.train_beta_median())
+            self.provenance = datamodule.provenance()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add genes, units, assembly and the origin of the data."""
+        checkpoint["methyl_lightning"] = {"version": __version__, "provenance": self.provenance}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take them back."""
+        self.provenance = checkpoint["methyl_lightning"]["provenance"]
+
+    def forward(self, batch: GridBatch | PairBatch) -> Tensor:
+        """Predict beta_hat [C, S], or [N] for single cells, from unscaled expression."""
+        if isinstance(batch, PairBatch):
+            return self.network.forward_pairs(batch.cpgs, self.scaler(batch.expression_NG))
+        return self.network(batch.cpgs, self.scaler(batch.expression_SG))
+
+    def training_step(self, batch: GridBatch | PairBatch, batch_idx: int) -> Tensor | None:
+        """Mean absolute error over the measured cells of a block; a block without any is passed over."""
+        beta = batch.beta_N if isinstance(batch, PairBatch) else batch.beta_CS
+        measured = ~beta.isnan()
+        if not measured.any():
+            return None
+        loss = (self(batch) - beta)[measured].abs().mean()
+        self.log("train/mae", loss.detach(), on_step=True, on_epoch=False)
+        return loss if loss.requires_grad else None
+
+    def validation_step(self, batch: GridBatch, batch_idx: int) -> None:
+        """Keep predictions of the fixed validation subset."""
+        measured_CS = ~batch.beta_CS.isnan()
+        self._validated.append((batch.beta_CS[measured_CS].cpu(), self(batch)[measured_CS].float().cpu()))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log MAE and Spearman pooled over the subset."""
+        measured_N, predicted_N = (torch.cat(parts).numpy() for parts in zip(*self._validated, strict=True))
+        self._validated.clear()
+        # every rank sees the same cells; sync_dist only makes sure that all take the same decision to stop
+        values = {
+            "val/mae": metrics.mae(measured_N[None], predicted_N[None]),
+            "val/spearman": metrics.spearman(measured_N[None], predicted_N[None]),
+        }
+        self.log_dict(values, prog_bar=True, sync_dist=True)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer | None:
+        """Adam, or nothing for a network in closed form."""
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return torch.optim.Adam(parameters, lr=self.learning_rate, fused=True) if parameters else None

@@ -1,0 +1,35 @@
+"""Weights & Biases: online with a key, offline without, and one run a job even in a multirun."""
+
+import os
+from pathlib import Path
+
+import wandb
+from lightning.pytorch.loggers import WandbLogger
+
+
+def wandb_logger(project: str, folder: str, name: str | None = None, group: str | None = None) -> WandbLogger:
+    """Make a W&B logger that needs no key.
+
+    Parameters
+    ----------
+    project
+        W&B project.
+    folder
+        Where the run's files are kept.
+    name, group
+        Of the run.
+    """
+    offline = os.environ.get("WANDB_MODE") == "offline" or not wandb.api.api_key
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return WandbLogger(project=project, save_dir=folder, name=name, group=group, offline=offline)
+
+
+def finish_wandb() -> None:
+    """End the job's run, so that the next job of a multirun gets its own, and say how to upload an offline one."""
+    if wandb.run is None:
+        return
+    folder = Path(wandb.run.dir).parent
+    offline = wandb.run.settings._offline
+    wandb.finish(quiet=True)
+    if offline:
+        print(f"W&B ran offline; upload the run with: wandb sync {folder}")

@@ -1,0 +1,116 @@
+"""Train a network and test it: ``python -m methyl_lightning.train +experiment=reproduce``."""
+
+import json
+import resource
+import time
+from pathlib import Path
+
+import lightning as L
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger
+from omegaconf import DictConfig, OmegaConf
+
+from methyl_lightning.command import ensure_store, run_command
+from methyl_lightning.datamodule import GridDataModule
+from methyl_lightning.evaluation import (
+    evaluate_ceiling,
+    evaluate_model,
+    print_table,
+    results_table,
+    save_training_curves,
+)
+from methyl_lightning.module import MethylationModule
+from methyl_lightning.progress import StepProgress
+from methyl_lightning.splits import save_split
+from methyl_lightning.store import Store
+from methyl_lightning.tracking import finish_wandb
+
+
+def train(cfg: DictConfig) -> None:
+    """Prepare if needed, fit the model and its references, test them on the same views, print the table."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    store = ensure_store(cfg.data)
+    module = build_module(cfg.model, store, cfg.seed)
+    datamodule = build_datamodule(cfg, module)
+    if module.global_rank == 0:
+        OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+        save_split(datamodule.split, store, folder / "split.json")
+    loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values()]
+    try:
+        fit_and_test(cfg, module, datamodule, folder, cfg.model.network, loggers, cfg.ckpt_path)
+        for name, model in cfg.references.items():
+            reference = build_module(model, store, cfg.seed)
+            fit_and_test(cfg, reference, datamodule, folder / "references" / name, name, [])
+    finally:
+        finish_wandb()
+    if module.global_rank == 0:
+        evaluate_ceiling(store, datamodule.split, folder / "references" / "ceiling", cfg.seed)
+        print_table(results_table(folder, cfg.model.network, cfg.data.name), folder)
+        print(f"run folder: {folder}")
+
+
+def build_module(model: DictConfig, store: Store, seed: int) -> MethylationModule:
+    """Build a model for the store's sizes; its initial weights depend on the seed alone."""
+    L.seed_everything(seed, verbose=False)
+    return instantiate(model, n_genes=len(store.genes), window=store.window, _convert_="all")
+
+
+def build_datamodule(cfg: DictConfig, module: MethylationModule) -> GridDataModule:
+    """Build the views; the network says which CpGs it is defined on unless ``data.gene_within_bp`` does."""
+    settings = {key: value for key, value in cfg.data.items() if key not in ("source", "name")}
+    if settings["gene_within_bp"] is None:
+        settings["gene_within_bp"] = module.network.gene_within_bp
+    return instantiate(settings, seed=cfg.seed, _convert_="all")
+
+
+def fit_and_test(
+    cfg: DictConfig,
+    module: MethylationModule,
+    datamodule: GridDataModule,
+    folder: Path,
+    label: str,
+    loggers: list[Logger],
+    ckpt_path: str | None = None,
+) -> None:
+    """Fit one model into its folder and test the checkpoint with the best validation Spearman."""
+    checkpoints = ModelCheckpoint(
+        folder, "best", "val/spearman", save_last=True, mode="max", enable_version_counter=False
+    )
+    stopping = EarlyStopping("val/spearman", patience=cfg.patience, mode="max", check_finite=False)
+    limits = {} if list(module.parameters()) else {"limit_train_batches": 1, "max_epochs": 1, "val_check_interval": 1}
+    trainer = instantiate(
+        {**cfg.trainer, **limits},
+        callbacks=[checkpoints, stopping, StepProgress(label)],
+        logger=[CSVLogger(folder, "log", ""), *loggers],
+        default_root_dir=str(folder),
+        _convert_="all",
+    )
+    start = time.perf_counter()
+    trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
+    seconds = time.perf_counter() - start
+    best = MethylationModule.load_from_checkpoint(checkpoints.best_model_path, map_location="cpu", weights_only=True)
+    best.trainer = trainer
+    evaluate_model(
+        best.to(module.device),
+        datamodule.store,
+        datamodule.split,
+        folder,
+        cfg.seed,
+        block=datamodule.block,
+        checkpoint="best.ckpt",
+    )
+    if trainer.is_global_zero:
+        save_training_curves(folder)
+        usage = {
+            "steps": trainer.global_step,
+            "train_seconds": round(seconds, 1),
+            "peak_rss_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        }
+        (folder / "usage.json").write_text(json.dumps(usage))
+        print(f"{label}: {usage['steps']} steps in {seconds:.0f} s, peak memory {usage['peak_rss_gb']} GB", flush=True)
+
+
+if __name__ == "__main__":
+    run_command(train, "train")
