@@ -8,7 +8,7 @@ import gzip
 import hashlib
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from csv import QUOTE_NONE
 from io import BytesIO
 from pathlib import Path
@@ -30,14 +30,13 @@ STANDARD_CHROMOSOMES = [f"chr{name}" for name in (*range(1, 23), "X", "Y", "M")]
 
 
 def provenance(
-    source: str, settings: Mapping[str, Any], paths: list[Path], genes: pd.DataFrame, beta_CS: np.ndarray
+    source: str, settings: dict[str, Any], paths: list[Path], genes: pd.DataFrame, beta_CS: np.ndarray
 ) -> dict[str, Any]:
     """Say in plain JSON what a store was made from, how, and how much is in it."""
     inputs = []
     for path in paths:
-        with path.open("rb") as file:
-            checksum = hashlib.file_digest(file, "sha256").hexdigest()
-        inputs.append({"file": path.name, "bytes": path.stat().st_size, "sha256": checksum})
+        data = path.read_bytes()
+        inputs.append({"file": path.name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
     counts = {
         "cpgs": beta_CS.shape[0],
         "samples": beta_CS.shape[1],
@@ -45,7 +44,7 @@ def provenance(
         "genes_without_coordinates": int((genes["start"] == UNKNOWN_POSITION).sum()),
         "missing_share": float(np.isnan(beta_CS).mean()),
     }
-    return {"source": source, "settings": dict(settings), "inputs": inputs, "counts": counts}
+    return {"source": source, "settings": settings, "inputs": inputs, "counts": counts}
 
 
 def refuse_repeats(path: Path, kind: str, names: list[str]) -> None:
@@ -67,10 +66,8 @@ def _lines(path: Path) -> Iterator[bytes]:
     try:
         with gzip.GzipFile(path) if path.suffix == ".gz" else path.open("rb") as file:
             yield from file
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}: truncated or not a gzip file ({error}); get the file again") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the file name") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read ({error}); check the name or get the file again") from error
 
 
 def _cells(line: bytes, separator: str) -> list[str]:
@@ -79,14 +76,13 @@ def _cells(line: bytes, separator: str) -> list[str]:
 
 def _header_and_rows(path: Path, separator: str) -> tuple[list[str], list[bytes]]:
     lines = [line for line in _lines(path) if line.strip(b"\r\n")]
-    if len(lines) < 2:
-        raise InputError(f"{path}: the table is empty; it needs a header line and rows")
-    header = _cells(lines[0], separator)
-    for number, line in enumerate(lines[1:], start=2):
+    header = _cells(lines[0], separator) if lines else []
+    if len(lines) < 2 or len(header) < 2:
+        raise InputError(f"{path}: empty, or not text with {separator!r} between cells (.gz if zipped); replace it")
+    for line in lines[1:]:
         if line.count(separator.encode()) != len(header) - 1:
             cells = _cells(line, separator)
-            what = f"line {number}, row {cells[0]!r}, has {len(cells)} cells and the header {len(header)}"
-            raise InputError(f"{path}: {what}; the row is truncated or damaged, get the file again")
+            raise InputError(f"{path}: row {cells[0]!r} has {len(cells)} cells, the header {len(header)}; mend the row")
     refuse_repeats(path, "column", header)
     return header, lines[1:]
 
@@ -98,8 +94,7 @@ def read_text(path: Path, columns: list[str]) -> pd.DataFrame:
     for column in columns:
         if column not in header:
             raise InputError(f"{path}: no column {column!r} among {', '.join(header)}; add or rename it")
-    cells = [_cells(row, "\t") for row in rows]
-    return pd.DataFrame(cells, columns=header, dtype=str).set_index(columns[0])
+    return pd.DataFrame([_cells(row, "\t") for row in rows], columns=header, dtype=str).set_index(columns[0])
 
 
 def read_numbers(
@@ -153,15 +148,14 @@ def sample_table(ids: list[str], cohort: str) -> pd.DataFrame:
     """Make the sample table; an id that is no barcode is its own patient, its tissue ``unknown``."""
     parts = pd.Series(ids).str.extract(BARCODE)
     patient = parts["patient"].fillna(pd.Series(ids))
-    tissue_type = parts["tissue"].replace(TISSUE_TYPES).fillna("unknown")
+    tissue_type = [TISSUE_TYPES.get(code, code) for code in parts["tissue"].fillna("unknown")]
     return pd.DataFrame({"id": ids, "patient": patient, "cohort": cohort, "tissue_type": tissue_type})
 
 
 def refuse_off_centre(path: Path, cpgs: list[str], sequence_CL: np.ndarray) -> None:
     """Refuse a sequence without C at window/2 − 1 and G after it."""
-    middle = sequence_CL.shape[1] // 2
-    centre_C2 = sequence_CL[:, middle - 1 : middle + 1]
-    is_cg = (centre_C2 == [ALPHABET.index("C"), ALPHABET.index("G")]).all(axis=1)
+    c_index = sequence_CL.shape[1] // 2 - 1
+    is_cg = (sequence_CL[:, c_index : c_index + 2] == [ALPHABET.index("C"), ALPHABET.index("G")]).all(axis=1)
     if not is_cg.all():
         cpg = cpgs[int(np.argmin(is_cg))]
         raise InputError(f"{path}: the centre of the sequence of {cpg!r} is not CG; mend it or remove the probe")
@@ -179,7 +173,7 @@ def read_sequences(path: Path, cpgs: list[str], window: int) -> np.ndarray:
         try:
             fasta = pyfaidx.Fasta(str(text), indexname=str(Path(folder, "index.fai")), as_raw=True)
         except (pyfaidx.FastaIndexingError, OSError, ValueError) as error:
-            raise InputError(f"{path}: not a FASTA file with one record a probe ({error}); mend it") from error
+            raise InputError(f"{path}: no FASTA file with one record a probe ({error}); mend or replace it") from error
         with fasta:
             sequence_CL = encode_sequences([_cut(path, fasta, cpg, window) for cpg in cpgs])
     refuse_off_centre(path, cpgs, sequence_CL)
@@ -191,8 +185,7 @@ def _cut(path: Path, fasta: pyfaidx.Fasta, cpg: str, window: int) -> str:
         raise InputError(f"{path}: no sequence of probe {cpg!r}; add it or remove the probe from the methylation table")
     start, odd = divmod(len(fasta[cpg]) - window, 2)
     if start < 0 or odd:
-        have = f"the sequence of {cpg!r} has {len(fasta[cpg])} bases, window={window} needs an even number, no fewer"
-        raise InputError(f"{path}: {have}; choose a smaller window or lengthen it")
+        raise InputError(f"{path}: {cpg!r} has {len(fasta[cpg])} bases; give an even number ≥ window, now {window}")
     return fasta[cpg][start : start + window]
 
 
@@ -232,9 +225,7 @@ def locate_genes(path: Path, names: list[str]) -> pd.DataFrame:
             row_of.setdefault(ENSEMBL_VERSION.sub("", key), row)
     row_G = [row_of.get(ENSEMBL_VERSION.sub("", name), -1) for name in names]
     if max(row_G) < 0:
-        raise InputError(
-            f"{path}: no gene of the expression table ({names[0]!r}, …) is in it; use the same names in both"
-        )
+        raise InputError(f"{path}: no gene of the expression table is in it ({names[0]!r}, …); use the same names")
     genes = table.reindex(row_G)[["symbol", "chrom", "start", "end", "strand"]].reset_index(drop=True).assign(id=names)
     genes[["start", "end"]] = genes[["start", "end"]].fillna(UNKNOWN_POSITION).astype(np.int64)
     return genes.assign(symbol=genes["symbol"].replace("", None).fillna(genes["id"])).fillna("")
@@ -269,27 +260,23 @@ def tcga_xena(
     genes
         TSV with columns symbol, chr, start, end, strand and perhaps ensembl; see :func:`locate_genes`.
     sequences, window
-        FASTA, one record a probe, its CG in the centre, of which ``window`` bases (even) are kept; without it all are N.
-    cohort, assembly, units
-        Names kept in the store.
-    anchor, limit_bp
-        See :func:`methyl_lightning.distances.gene_distances`.
+        FASTA, one record a probe, its CG in the centre, of which ``window`` bases (even) are kept; without it only N.
+    cohort, assembly, units, anchor, limit_bp
+        Kept in the store; the last two are those of :func:`methyl_lightning.distances.gene_distances`.
 
     Raises
     ------
     InputError
         If an input is missing, damaged or contradicts another.
     """
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in locals().items()}
-    del settings["store"]
+    settings = {k: str(v) if isinstance(v, Path) else v for k, v in locals().items() if k != "store"}
     if window < 2 or window % 2 or probe_map_base not in (0, 1):
         raise InputError(f"window={window} must be even and positive, probe_map_base={probe_map_base} must be 0 or 1")
     beta = set_barcodes(Path(methylation), read_beta(Path(methylation)))
     expressed = set_barcodes(Path(expression), read_numbers(Path(expression), "gene"))
     shared = [sample for sample in beta.columns.tolist() if sample in expressed]
     if not shared:
-        found = f"{beta.columns[0]} there, {expressed.columns[0]} here"
-        raise InputError(f"{expression}: no sample is also in {methylation} ({found}); use the same barcodes in both")
+        raise InputError(f"{expression}: has no sample of {methylation} ({beta.columns[0]}, …); match the barcodes")
     cpgs = locate_cpgs(Path(probe_map), beta.index.tolist(), probe_map_base)
     gene_table = locate_genes(Path(genes), expressed.index.tolist())
     sequence_CL = np.full((len(beta), window), ALPHABET.index("N"), dtype=np.uint8)
