@@ -1,8 +1,10 @@
 """What the commands share: where conf/ is, the store that a configuration names, and errors in one line."""
 
 import json
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -17,6 +19,15 @@ from omegaconf.errors import OmegaConfBaseException
 from methyl_lightning.store import InputError, Store
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
+# what Lightning says of things that are meant here, or advertises
+EXPECTED_WARNINGS = (
+    ".*Checkpoint directory .* exists and is not empty",
+    ".*isinstance\\(treespec, LeafSpec\\).* is deprecated",
+    ".*configure_optimizers.* returned .None.",
+    ".*training_step.* returned .None.",
+    ".*number of training batches .* is smaller than the logging interval",
+    ".*does not have many workers which may be a bottleneck",
+)
 
 
 def conf_folder() -> Path:
@@ -31,6 +42,9 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
 
     With ``HYDRA_FULL_ERROR=1`` in the environment the whole traceback is shown instead.
     """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message)
     if os.environ.get(FULL_ERROR) == "1":
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(task)()
         return

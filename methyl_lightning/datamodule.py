@@ -287,4 +287,4 @@ class GridDataModule(L.LightningDataModule):
             for cpg_C in chunks(self.val_cpg_C, self.block)
             for sample_S in chunks(self.val_sample_S, self.block)
         ]
-        return DataLoader(GridDataset(self.store), sampler=blocks, batch_size=None)  # type: ignore[arg-type]
+        return DataLoader(GridDataset(self.store), sampler=blocks, batch_size=None)

@@ -20,6 +20,8 @@ class MinMaxScaler(nn.Module):
     """
 
     LOW, HIGH = 10.0, 100.0
+    minimum_G: Tensor
+    range_G: Tensor
 
     def __init__(self, n_genes: int):
         super().__init__()

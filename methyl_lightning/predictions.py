@@ -61,8 +61,8 @@ def to_anndata(
     store: Store, cpg_C: np.ndarray, sample_S: np.ndarray, predicted_CS: np.ndarray, measured_CS: np.ndarray, **uns: Any
 ) -> anndata.AnnData:
     """Lay a predicted view out as AnnData: obs samples, var CpGs, X predicted, layer ``measured`` (NaN missing)."""
-    obs = store.samples.iloc[sample_S].set_index("id")
-    var = store.cpgs.iloc[cpg_C].set_index("id")
+    obs = store.samples.iloc[sample_S].set_index("id").astype("category")
+    var = store.cpgs.iloc[cpg_C].set_index("id").astype({"chrom": "category"})
     return anndata.AnnData(
         X=np.ascontiguousarray(predicted_CS.T),
         obs=obs,

@@ -95,7 +95,7 @@ def load_split(path: Path, store: Store) -> Split:
     if not path.is_file():
         raise InputError(f"{path}: no such split; it is saved by training beside the checkpoints' folder")
     ids = json.loads(path.read_text())
-    found = {}
+    found: dict[str, dict[str, np.ndarray]] = {}
     for axis, table in (("cpg", store.cpgs), ("sample", store.samples)):
         index = pd.Index(table["id"])
         found[axis] = {}

@@ -30,6 +30,6 @@ def finish_wandb() -> None:
         return
     folder = Path(wandb.run.dir).parent
     offline = wandb.run.settings._offline
-    wandb.finish(quiet=True)
+    wandb.finish()
     if offline:
         print(f"W&B ran offline; upload the run with: wandb sync {folder}")

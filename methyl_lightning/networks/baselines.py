@@ -39,6 +39,8 @@ class Constant(_CpgOnly):
         Not used; every network is built from these sizes.
     """
 
+    median: Tensor
+
     def __init__(self, n_genes: int, window: int):
         super().__init__()
         self.register_buffer("median", torch.tensor(0.5))

@@ -1,0 +1,27 @@
+# make reproduce, make test: both install what they need into .venv on first use
+PYTHON ?= python3
+DATA ?= simulated
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: reproduce test install clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[dev]
+	touch $@
+
+reproduce: install
+	$(RUN) -m methyl_lightning.prepare data=$(DATA)
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" python -m methyl_lightning.train +experiment=reproduce$(if $(filter-out simulated,$(DATA)), data=$(DATA))
+
+test: install
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(RUN) -m pytest
+
+clean:
+	rm -rf $(VENV) stores outputs multirun dist
