@@ -99,9 +99,10 @@ def save_figure(figure: Any, path: Path) -> None:
 
 def save_training_curves(folder: Path) -> None:
     """Draw the run's CSV log, where there is one, into its figures."""
-    log = folder / "log" / "metrics.csv"
-    if log.is_file():
-        save_figure(figures.training_curves(pd.read_csv(log)), folder / "figures" / "training_curves.png")
+    logs = sorted(folder.glob("log/*/metrics.csv"))  # a run that was continued has several
+    if logs:
+        log = pd.concat([pd.read_csv(path) for path in logs])
+        save_figure(figures.training_curves(log), folder / "figures" / "training_curves.png")
 
 
 def results_table(folder: Path, label: str, cohort: str) -> list[list[str]]:

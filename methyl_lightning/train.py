@@ -24,13 +24,15 @@ from methyl_lightning.evaluation import (
 from methyl_lightning.module import MethylationModule
 from methyl_lightning.progress import StepProgress
 from methyl_lightning.splits import save_split
-from methyl_lightning.store import Store
+from methyl_lightning.store import InputError, Store
 from methyl_lightning.tracking import finish_wandb
 
 
 def train(cfg: DictConfig) -> None:
     """Prepare if needed, fit the model and its references, test them on the same views, print the table."""
     folder = Path(HydraConfig.get().runtime.output_dir)
+    if cfg.ckpt_path and not Path(cfg.ckpt_path).is_file():
+        raise InputError(f"{cfg.ckpt_path}: no such checkpoint; training writes last.ckpt into its run folder")
     store = ensure_store(cfg.data)
     module = build_module(cfg.model, store, cfg.seed)
     datamodule = build_datamodule(cfg, module)
@@ -62,6 +64,8 @@ def build_datamodule(cfg: DictConfig, module: MethylationModule) -> GridDataModu
     settings = {key: value for key, value in cfg.data.items() if key not in ("source", "name")}
     if settings["gene_within_bp"] is None:
         settings["gene_within_bp"] = module.network.gene_within_bp
+    if cfg.ckpt_path and settings["split_file"] is None:
+        settings["split_file"] = str(Path(cfg.ckpt_path).parent / "split.json")
     return instantiate(settings, seed=cfg.seed, _convert_="all")
 
 
@@ -83,7 +87,7 @@ def fit_and_test(
     trainer = instantiate(
         {**cfg.trainer, **limits},
         callbacks=[checkpoints, stopping, StepProgress(label)],
-        logger=[CSVLogger(folder, "log", ""), *loggers],
+        logger=[CSVLogger(folder, "log", str(len(list(folder.glob("log/*"))))), *loggers],
         default_root_dir=str(folder),
         _convert_="all",
     )

@@ -31,14 +31,14 @@ BASES_PER_GENE = 20_000
 GENE_MARGIN = 2_000  # no transcription start nearer to a chromosome end
 NEAR_BP = 5_000  # from a transcription start
 SHORE_BP = 2_000  # from an island
-ISLAND_SHARE = 0.6  # of the genes
+ISLAND_SHARE = 0.8  # of the genes
 BACKGROUND = np.repeat(np.array([A, C, G, T], dtype=np.uint8), [75, 53, 53, 75])  # 41 % GC
 RICH = np.repeat(np.array([A, C, G, T], dtype=np.uint8), [45, 83, 83, 45])  # 65 % GC
 CPG_LOSS = 0.78  # of the CpGs outside islands
 
 MOTIF_LENGTH = 10
 MOTIF_SLOT = 15  # a motif starts at base 0…5 of its slot
-MOTIF_REACH = 150
+MOTIF_REACH = 120
 MOTIF_SHARE = 0.45  # of the CpGs
 
 PAIRED_SHARE = 0.07  # of the patients
@@ -54,12 +54,12 @@ OFFSET_SD, NOISE_SD = 0.6, 0.7  # logit
 def simulate(
     store: str | Path,
     *,
-    n_cpgs: int = 4000,
-    n_patients: int = 300,
-    n_genes: int = 2000,
+    n_cpgs: int = 5000,
+    n_patients: int = 250,
+    n_genes: int = 800,
     window: int = 800,
     n_chromosomes: int = 10,
-    n_drivers: int = 4,
+    n_drivers: int = 2,
     missing: float = 0.02,
     limit_bp: int = 100_000,
     seed: int = 0,
