@@ -18,13 +18,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from methyl_lightning.store import InputError, Store
 
-FULL_ERROR = "HYDRA_FULL_ERROR"
+FULL_ERROR, SHORT_ERROR = "HYDRA_FULL_ERROR", "METHYL_LIGHTNING_SHORT_ERROR"
 # what Lightning says of things that are meant here, or advertises
 EXPECTED_WARNINGS = (
     ".*Checkpoint directory .* exists and is not empty",
     ".*isinstance\\(treespec, LeafSpec\\).* is deprecated",
-    ".*configure_optimizers.* returned .None.",
-    ".*training_step.* returned .None.",
     ".*number of training batches .* is smaller than the logging interval",
     ".*does not have many workers which may be a bottleneck",
 )
@@ -45,7 +43,7 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message)
-    if os.environ.get(FULL_ERROR) == "1":
+    if os.environ.get(FULL_ERROR) == "1" and SHORT_ERROR not in os.environ:
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(task)()
         return
 
@@ -57,6 +55,7 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
             _exit(error)
 
     os.environ[FULL_ERROR] = "1"  # Hydra then raises instead of printing several lines of its own
+    os.environ[SHORT_ERROR] = "1"  # seen by the processes that trainer=ddp starts
     try:
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(guarded)()
     except (HydraException, OmegaConfBaseException) as error:
@@ -67,10 +66,12 @@ def _exit(error: Exception) -> None:
     """Print the error as one line, or raise it again where it is no one's input."""
     message = str(error)
     if isinstance(error, InstantiationException):
+        from lightning.fabric.utilities.exceptions import MisconfigurationException  # slow to import, rarely needed
+
         cause = error.__cause__
-        if not isinstance(cause, ValueError | TypeError):
+        if not isinstance(cause, ValueError | TypeError | MisconfigurationException):
             raise error
-        message = str(cause)
+        message = str(error if isinstance(cause, TypeError) else cause)  # a TypeError doesn't tell whose argument
     elif not isinstance(error, InputError):
         causes = [str(part) for part in (error, error.__cause__) if part]
         message = ". ".join(dict.fromkeys(causes)).replace("\n", "  ")

@@ -99,21 +99,21 @@ class GridSampler(Sampler[Block]):
     cpg_C, sample_S
         Store rows of the training view.
     block
-        Largest number of CpGs, and of samples, in a block.
+        Largest number of CpGs and of samples in a block.
     seed
         Seed of the order.
     rank, ranks
         This process and the number of processes; of each epoch's blocks a rank takes every ``ranks``-th. The last few,
         when they don't divide evenly, are left to later epochs.
     done
-        Returns the number of steps already taken; iteration goes on from there.
+        Returns the number of blocks that this rank has already taken; iteration goes on from there.
     """
 
     def __init__(
         self,
         cpg_C: np.ndarray,
         sample_S: np.ndarray,
-        block: int,
+        block: tuple[int, int],
         seed: int,
         rank: int,
         ranks: int,
@@ -121,7 +121,7 @@ class GridSampler(Sampler[Block]):
     ):
         self.cpg_C, self.sample_S, self.block, self.seed = cpg_C, sample_S, block, seed
         self.rank, self.ranks, self.done = rank, ranks, done
-        self.n_blocks = len(chunks(cpg_C, block)) * len(chunks(sample_S, block))
+        self.n_blocks = len(chunks(cpg_C, block[0])) * len(chunks(sample_S, block[1]))
         if self.n_blocks < ranks:
             raise InputError(f"data.block={block}: gives {self.n_blocks} training blocks for {ranks} devices; lower it")
 
@@ -132,8 +132,8 @@ class GridSampler(Sampler[Block]):
         """List all blocks of an epoch, for all ranks, in order."""
         rng = np.random.default_rng([self.seed, epoch])
         # rows within a block are sorted: reads go forward through the file
-        cpg_chunks = [np.sort(rows) for rows in chunks(rng.permutation(self.cpg_C), self.block)]
-        sample_chunks = [np.sort(rows) for rows in chunks(rng.permutation(self.sample_S), self.block)]
+        cpg_chunks = [np.sort(rows) for rows in chunks(rng.permutation(self.cpg_C), self.block[0])]
+        sample_chunks = [np.sort(rows) for rows in chunks(rng.permutation(self.sample_S), self.block[1])]
         order = rng.permutation(self.n_blocks)
         return [Block(cpg_chunks[i // len(sample_chunks)], sample_chunks[i % len(sample_chunks)]) for i in order]
 
@@ -182,7 +182,7 @@ class GridDataModule(L.LightningDataModule):
     sampling
         ``grid`` (blocks) or ``pairs`` (random cells, as upstream).
     block
-        Largest number of CpGs, and of samples, in a block.
+        Largest number of CpGs and of samples in a block, or one number for both.
     batch_pairs
         Cells a batch when ``sampling='pairs'``.
     val_cpgs, val_samples
@@ -202,7 +202,7 @@ class GridDataModule(L.LightningDataModule):
         split_file: str | None = None,
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         sampling: str = "grid",
-        block: int = 256,
+        block: int | Sequence[int] = (64, 256),
         batch_pairs: int = 512,
         val_cpgs: int = 512,
         val_samples: int = 128,
@@ -211,9 +211,16 @@ class GridDataModule(L.LightningDataModule):
         seed: int = 0,
     ):
         super().__init__()
-        for name, size in (("block", block), ("batch_pairs", batch_pairs)):
+        block = (block, block) if isinstance(block, int) else tuple(block)
+        if len(block) != 2:
+            raise ValueError(f"block={list(block)}: must be one number, or two: CpGs and samples")
+        if min(*block, batch_pairs) < 2:
+            raise ValueError(
+                f"block={list(block)}, batch_pairs={batch_pairs}: batch normalisation needs at least 2 rows"
+            )
+        for name, size in (("val_cpgs", val_cpgs), ("val_samples", val_samples)):
             if size < 2:
-                raise ValueError(f"{name}={size}: must be at least 2, batch normalisation needs two rows")
+                raise ValueError(f"{name}={size}: must be at least 2, a correlation needs two rows")
         if sampling not in SAMPLINGS:
             raise ValueError(f"sampling={sampling!r}: must be one of {SAMPLINGS}")
         self.store = Store(store)
@@ -258,17 +265,17 @@ class GridDataModule(L.LightningDataModule):
         }
 
     def train_dataloader(self) -> DataLoader:
-        """Blocks (or pairs) of the training view, going on at the trainer's step."""
+        """Blocks (or pairs) of the training view, going on where the trainer stands (accumulated gradients or not)."""
         trainer = self.trainer
         assert trainer is not None
         sampler_class = GridSampler if self.sampling == "grid" else PairSampler
         sampler = sampler_class(
             *self.split.view("train_cpg-train_sample"),
-            self.block if self.sampling == "grid" else self.batch_pairs,
+            self.block if self.sampling == "grid" else self.batch_pairs,  # type: ignore[arg-type]
             self.seed,
             trainer.global_rank,
             trainer.world_size,
-            lambda: trainer.global_step,
+            lambda: trainer.fit_loop.epoch_loop.batch_progress.total.completed,
         )
         return DataLoader(
             GridDataset(self.store),
@@ -284,7 +291,7 @@ class GridDataModule(L.LightningDataModule):
         """Blocks of the fixed validation subset, the same on every rank."""
         blocks = [
             Block(cpg_C, sample_S)
-            for cpg_C in chunks(self.val_cpg_C, self.block)
-            for sample_S in chunks(self.val_sample_S, self.block)
+            for cpg_C in chunks(self.val_cpg_C, self.block[0])
+            for sample_S in chunks(self.val_sample_S, self.block[1])
         ]
         return DataLoader(GridDataset(self.store), sampler=blocks, batch_size=None)

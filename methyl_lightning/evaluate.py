@@ -1,6 +1,7 @@
 """Test a checkpoint again: ``python -m methyl_lightning.evaluate checkpoint=outputs/…/best.ckpt``."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -17,12 +18,18 @@ def evaluate(cfg: DictConfig) -> None:
     checkpoint = Path(cfg.checkpoint)
     if not checkpoint.is_file():
         raise InputError(f"{checkpoint}: no such checkpoint; training writes best.ckpt into its run folder")
-    run = OmegaConf.load(checkpoint.parent / "config.yaml")
+    config = checkpoint.parent / "config.yaml"
+    if not config.is_file():
+        raise InputError(f"{config}: no such file; a checkpoint is tested in its run folder, beside config.yaml")
+    run = OmegaConf.load(config)
     store = Store(cfg.store or run.data.store)
     split = load_split(Path(cfg.split_file or checkpoint.parent / "split.json"), store)
-    module = MethylationModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
+    try:
+        module = MethylationModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, UnpicklingError) as error:
+        raise InputError(f"{checkpoint}: truncated or not a checkpoint; take another one of the run") from error
     folder = Path(HydraConfig.get().runtime.output_dir)
-    evaluate_model(module, store, split, folder, cfg.seed, block=cfg.block, checkpoint=str(checkpoint))
+    evaluate_model(module, store, split, folder, cfg.seed, str(checkpoint))
     evaluate_ceiling(store, split, folder / "references" / "ceiling", cfg.seed)
     print_table(results_table(folder, run.model.network, run.data.name), folder)
     print(f"run folder: {folder}")

@@ -37,13 +37,13 @@ PUBLISHED = (
 
 
 def evaluate_model(
-    module: MethylationModule, store: Store, split: Split, folder: Path, seed: int, *, block: int, checkpoint: str
+    module: MethylationModule, store: Store, split: Split, folder: Path, seed: int, checkpoint: str
 ) -> None:
     """Predict the three test views and write predictions, ``metrics.json`` and figures into the run folder.
 
     With several processes all predict and the first one writes.
     """
-    predicted = {view: predict_grid(module, store, *split.view(view), block=block) for view in TEST_VIEWS}
+    predicted = {view: predict_grid(module, store, *split.view(view)) for view in TEST_VIEWS}
     if module.global_rank == 0:
         _write_metrics(folder, store, split, predicted.__getitem__, seed)
         for view, predicted_CS in predicted.items():

@@ -45,12 +45,16 @@ class MethylationModule(L.LightningModule):
         self._validated: list[tuple[Tensor, Tensor]] = []
 
     def setup(self, stage: str) -> None:
-        """Fit on training data what is fitted without gradients; a resumed checkpoint then overwrites it alike."""
+        """Fit the statistics before the first step; a resumed checkpoint then overwrites them alike."""
         datamodule = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and isinstance(datamodule, GridDataModule):
-            self.scaler.fit(datamodule.train_expression())
-            self.network.fit_closed_form(datamodule.train_beta_median())
-            self.provenance = datamodule.provenance()
+            self.fit_statistics(datamodule)
+
+    def fit_statistics(self, datamodule: GridDataModule) -> None:
+        """Fit on training data what is fitted without gradients, and note where the data came from."""
+        self.scaler.fit(datamodule.train_expression())
+        self.network.fit_closed_form(datamodule.train_beta_median())
+        self.provenance = datamodule.provenance()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add genes, units, assembly and the origin of the data."""
@@ -67,14 +71,14 @@ class MethylationModule(L.LightningModule):
         return self.network(batch.cpgs, self.scaler(batch.expression_SG))
 
     def training_step(self, batch: GridBatch | PairBatch, batch_idx: int) -> Tensor | None:
-        """Mean absolute error over the measured cells of a block; a block without any is passed over."""
+        """Mean absolute error over the measured cells of a block; one without any has no gradient."""
         beta = batch.beta_N if isinstance(batch, PairBatch) else batch.beta_CS
         measured = ~beta.isnan()
-        if not measured.any():
-            return None
-        loss = (self(batch) - beta)[measured].abs().mean()
-        self.log("train/mae", loss.detach(), on_step=True, on_epoch=False)
-        return loss if loss.requires_grad else None
+        # never None where there are parameters: with several processes all must take part in the step
+        loss = (self(batch) - beta)[measured].abs().sum() / measured.sum().clamp(min=1)
+        if measured.any():
+            self.log("train/mae", loss.detach(), on_step=True, on_epoch=False)
+        return loss
 
     def validation_step(self, batch: GridBatch, batch_idx: int) -> None:
         """Keep predictions of the fixed validation subset."""
@@ -92,7 +96,6 @@ class MethylationModule(L.LightningModule):
         }
         self.log_dict(values, prog_bar=True, sync_dist=True)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer | None:
-        """Adam, or nothing for a network in closed form."""
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return torch.optim.Adam(parameters, lr=self.learning_rate, fused=True) if parameters else None
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam, as the port."""
+        return torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=True)

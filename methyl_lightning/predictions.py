@@ -18,7 +18,7 @@ from methyl_lightning.store import Store
 
 @torch.inference_mode()
 def predict_grid(
-    module: MethylationModule, store: Store, cpg_C: np.ndarray, sample_S: np.ndarray, block: int = 256
+    module: MethylationModule, store: Store, cpg_C: np.ndarray, sample_S: np.ndarray, block: tuple[int, int] = (64, 256)
 ) -> np.ndarray:
     """Predict float32 [C, S] for rows of a store.
 
@@ -33,7 +33,7 @@ def predict_grid(
     cpg_C, sample_S
         Rows of the store.
     block
-        Largest number of CpGs, and of samples, that are combined at once.
+        Largest number of CpGs and of samples that are combined at once.
     """
     module.eval()
     network, device = module.network, module.device
@@ -41,9 +41,9 @@ def predict_grid(
     rank, ranks = (distributed.get_rank(), distributed.get_world_size()) if parallel else (0, 1)
     samples = [
         network.encode_samples(module.scaler(read_expression(store, rows).to(device)))
-        for rows in chunks(sample_S, block)
+        for rows in chunks(sample_S, block[1])
     ]
-    cpg_chunks = chunks(np.arange(len(cpg_C)), block)
+    cpg_chunks = chunks(np.arange(len(cpg_C)), block[0])
     mine = {}
     for i in range(rank, len(cpg_chunks), ranks):
         features = read_cpgs(store, cpg_C[cpg_chunks[i]])

@@ -94,15 +94,19 @@ def load_split(path: Path, store: Store) -> Split:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such split; it is saved by training beside the checkpoints' folder")
-    ids = json.loads(path.read_text())
+    try:
+        ids = json.loads(path.read_text())
+        wanted = {axis: {part: list(ids[axis][part]) for part in PARTS} for axis in Split._fields}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a saved split; training writes one as split.json into its run folder") from error
     found: dict[str, dict[str, np.ndarray]] = {}
     for axis, table in (("cpg", store.cpgs), ("sample", store.samples)):
         index = pd.Index(table["id"])
         found[axis] = {}
         for part in PARTS:
-            rows = index.get_indexer(ids[axis][part])
+            rows = index.get_indexer(wanted[axis][part])
             if (rows < 0).any():
-                unknown = ids[axis][part][int(np.argmin(rows))]
+                unknown = wanted[axis][part][int(np.argmin(rows))]
                 raise InputError(f"{path}: {axis} {unknown!r} is not in {store.path}; name the training's store")
             found[axis][part] = np.sort(rows)
     return Split(found["cpg"], found["sample"])

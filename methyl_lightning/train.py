@@ -79,21 +79,30 @@ def fit_and_test(
     ckpt_path: str | None = None,
 ) -> None:
     """Fit one model into its folder and test the checkpoint with the best validation Spearman."""
-    checkpoints = ModelCheckpoint(
-        folder, "best", "val/spearman", save_last=True, mode="max", enable_version_counter=False
-    )
+    checkpoints = ModelCheckpoint(folder, "best", "val/spearman", mode="max", enable_version_counter=False)
+    latest = ModelCheckpoint(folder, "last", enable_version_counter=False)  # save_last would skip what isn't the best
     stopping = EarlyStopping("val/spearman", patience=cfg.patience, mode="max", check_finite=False)
-    limits = {} if list(module.parameters()) else {"limit_train_batches": 1, "max_epochs": 1, "val_check_interval": 1}
     trainer = instantiate(
-        {**cfg.trainer, **limits},
-        callbacks=[checkpoints, stopping, StepProgress(label)],
+        cfg.trainer,
+        callbacks=[checkpoints, latest, stopping, StepProgress(label)],
         logger=[CSVLogger(folder, "log", str(len(list(folder.glob("log/*"))))), *loggers],
         default_root_dir=str(folder),
         _convert_="all",
     )
     start = time.perf_counter()
-    trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
+    if list(module.parameters()):
+        trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
+    else:  # in closed form: nothing to iterate, the checkpoint is all that is wanted of the trainer
+        module.fit_statistics(datamodule)
+        trainer.strategy.connect(module)
+        checkpoints.best_model_path = str(folder / "best.ckpt")
+        trainer.save_checkpoint(checkpoints.best_model_path)
     seconds = time.perf_counter() - start
+    if not checkpoints.best_model_path:
+        raise InputError(
+            f"trainer.val_check_interval={cfg.trainer.val_check_interval}: training ended at step "
+            f"{trainer.global_step}, before its first validation; lower it, or raise trainer.max_steps"
+        )
     best = MethylationModule.load_from_checkpoint(checkpoints.best_model_path, map_location="cpu", weights_only=True)
     best.trainer = trainer
     evaluate_model(
@@ -102,8 +111,7 @@ def fit_and_test(
         datamodule.split,
         folder,
         cfg.seed,
-        block=datamodule.block,
-        checkpoint="best.ckpt",
+        "best.ckpt",
     )
     if trainer.is_global_zero:
         save_training_curves(folder)
