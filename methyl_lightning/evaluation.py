@@ -25,7 +25,7 @@ HEADLINE = "test_cpg-test_sample"
 COLUMNS = {
     "mae": "MAE",
     "spearman": "Spearman",
-    "spearman_batch50": "Spearman, batches of 50",
+    "spearman_batch50": "Spearman, by 50",
     "mas_pcc": "MAS-PCC",
     "mac_pcc": "MAC-PCC",
 }
@@ -134,7 +134,7 @@ def _cell(value: float | None, interval: list[float | None]) -> str:
     if value is None:
         return "–"
     low, high = interval
-    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} ({low:.2f}–{high:.2f})"
 
 
 HEADER = ("view", "model", "cohort", *COLUMNS.values())
@@ -144,10 +144,14 @@ def print_table(rows: list[list[str]], folder: Path) -> None:
     """Print the table and write it as ``table.md``."""
     lines = ["| " + " | ".join(cells) + " |" for cells in (HEADER, ["---"] * len(HEADER), *rows)]
     (folder / "table.md").write_text("\n".join(lines) + "\n")
-    table = Table(*HEADER, title="Test views, value [95 % interval over patients]", title_justify="left")
+    table = Table(
+        *HEADER,
+        title="Test views: value (95 % interval over patients); Spearman pooled, and averaged over batches of 50 cells",
+        title_justify="left",
+    )
     for previous, row in zip([None, *rows], rows, strict=False):
         if previous is not None and previous[0] != row[0]:
             table.add_section()
         table.add_row(*row)
     console = Console()
-    (console if console.is_terminal else Console(width=190)).print(table)
+    (console if console.is_terminal else Console(width=170)).print(table)
