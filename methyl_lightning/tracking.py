@@ -19,9 +19,11 @@ def wandb_logger(project: str, folder: str, name: str | None = None, group: str 
     name, group
         Of the run.
     """
-    offline = os.environ.get("WANDB_MODE") == "offline" or not wandb.api.api_key
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    return WandbLogger(project=project, save_dir=folder, name=name, group=group, offline=offline)
+    offline = os.environ.get("WANDB_MODE") == "offline" or not wandb.login(prompt=False)
+    # the logger's own offline=True sets a mode that newer wandb no longer takes for offline
+    return WandbLogger(
+        project=project, save_dir=folder, name=name, group=group, mode="offline" if offline else "online"
+    )
 
 
 def finish_wandb() -> None:
