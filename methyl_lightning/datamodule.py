@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from methyl_lightning.distances import within
+from methyl_lightning.expression import check_dilution, dilute
 from methyl_lightning.networks.contract import CpgFeatures
 from methyl_lightning.splits import load_split, make_split
 from methyl_lightning.store import InputError, Store
@@ -23,11 +24,30 @@ MEDIAN_CELLS = 1_000_000
 
 
 class Block(NamedTuple):
-    """Store rows of a block: C CpGs × S samples, or, when ``pairs``, the N cells (cpg_C[n], sample_S[n])."""
+    """Store rows of a block: C CpGs × S samples, or, when ``pairs``, the N cells (cpg_C[n], sample_S[n]).
+
+    ``step`` counts the blocks that the rank takes in training.
+    """
 
     cpg_C: np.ndarray
     sample_S: np.ndarray
     pairs: bool = False
+    step: int = 0
+
+
+class TrainDilution(NamedTuple):
+    """Dilution of training blocks: a level is drawn for each, all draws follow from (seed, step, rank)."""
+
+    method: str
+    retention: Sequence[float]
+    seed: int
+    rank: int
+
+    def __call__(self, expression_SG: np.ndarray, step: int, names_S: Sequence[str]) -> np.ndarray:
+        """Dilute the expression [S, G] of the block of a step; names are for errors."""
+        rng = np.random.default_rng([self.seed, 4, step, self.rank])
+        level = self.retention[int(rng.integers(len(self.retention)))]
+        return dilute(expression_SG, self.method, level, rng, names_S)
 
 
 class GridBatch(NamedTuple):
@@ -75,11 +95,14 @@ def read_expression(store: Store, sample_S: np.ndarray) -> Tensor:
 class GridDataset(Dataset[GridBatch | PairBatch]):
     """Reads the block that it is asked for; the store is opened in the process that reads."""
 
-    def __init__(self, store: Store):
-        self.store = store
+    def __init__(self, store: Store, dilution: TrainDilution | None = None):
+        self.store, self.dilution = store, dilution
 
     def __getitem__(self, block: Block) -> GridBatch | PairBatch:
         cpgs, expression = read_cpgs(self.store, block.cpg_C), read_expression(self.store, block.sample_S)
+        if self.dilution is not None:
+            names_S = self.store.samples["id"].to_numpy(str)[block.sample_S].tolist()
+            expression = torch.from_numpy(self.dilution(expression.numpy(), block.step, names_S))
         if block.pairs:
             beta_N = self.store.beta_pairs(block.cpg_C, block.sample_S)
             return PairBatch(cpgs, expression, torch.from_numpy(beta_N))
@@ -139,7 +162,9 @@ class GridSampler(Sampler[Block]):
 
     def __iter__(self) -> Iterator[Block]:
         epoch, first = divmod(self.done(), len(self))
-        yield from self.epoch_blocks(epoch)[self.rank :: self.ranks][first : len(self)]
+        mine = self.epoch_blocks(epoch)[self.rank :: self.ranks]
+        for i in range(first, len(self)):
+            yield mine[i]._replace(step=epoch * len(self) + i)
 
 
 class PairSampler(Sampler[Block]):
@@ -165,7 +190,9 @@ class PairSampler(Sampler[Block]):
         start = self.done()
         for step in range(start, start - start % len(self) + len(self)):
             rng = np.random.default_rng([self.seed, step, self.rank])
-            yield Block(rng.choice(self.cpg_C, self.batch_pairs), rng.choice(self.sample_S, self.batch_pairs), True)
+            yield Block(
+                rng.choice(self.cpg_C, self.batch_pairs), rng.choice(self.sample_S, self.batch_pairs), True, step
+            )
 
 
 class GridDataModule(L.LightningDataModule):
@@ -189,6 +216,11 @@ class GridDataModule(L.LightningDataModule):
         Size of the fixed part of the validation view that is looked at during training.
     gene_within_bp
         Use only CpGs with a gene at most so far away (None: all).
+    train_retention
+        Train on diluted expression: retention level, or several of which one is drawn for each block (None: full
+        expression). Validation and the scaler see full expression all the same.
+    train_dilution
+        Method of :func:`methyl_lightning.expression.dilute`.
     num_workers
         Processes that read ahead; 0 reads in the training process.
     seed
@@ -207,6 +239,8 @@ class GridDataModule(L.LightningDataModule):
         val_cpgs: int = 512,
         val_samples: int = 128,
         gene_within_bp: int | None = None,
+        train_retention: float | Sequence[float] | None = None,
+        train_dilution: str = "mask",
         num_workers: int = 0,
         seed: int = 0,
     ):
@@ -223,6 +257,10 @@ class GridDataModule(L.LightningDataModule):
                 raise ValueError(f"{name}={size}: must be at least 2, a correlation needs two rows")
         if sampling not in SAMPLINGS:
             raise ValueError(f"sampling={sampling!r}: must be one of {SAMPLINGS}")
+        levels = [] if train_retention is None else np.atleast_1d(train_retention).tolist()
+        for level in levels:
+            check_dilution(train_dilution, level)
+        self.train_retention, self.train_dilution = levels, train_dilution
         self.store = Store(store)
         self.sampling, self.block, self.batch_pairs, self.num_workers = sampling, block, batch_pairs, num_workers
         self.seed = seed
@@ -277,8 +315,11 @@ class GridDataModule(L.LightningDataModule):
             trainer.world_size,
             lambda: trainer.fit_loop.epoch_loop.batch_progress.total.completed,
         )
+        dilution = None
+        if self.train_retention:
+            dilution = TrainDilution(self.train_dilution, self.train_retention, self.seed, trainer.global_rank)
         return DataLoader(
-            GridDataset(self.store),
+            GridDataset(self.store, dilution),
             sampler=sampler,
             batch_size=None,
             num_workers=self.num_workers,

@@ -7,10 +7,12 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
@@ -18,8 +20,8 @@ from methyl_lightning import figures, metrics
 from methyl_lightning.module import MethylationModule
 from methyl_lightning.predictions import predict_grid, to_anndata
 from methyl_lightning.sources.simulated import read_ceiling
-from methyl_lightning.splits import TEST_VIEWS, Split
-from methyl_lightning.store import Store, replacing
+from methyl_lightning.splits import TEST_VIEWS, Split, load_split
+from methyl_lightning.store import InputError, Store, replacing
 
 HEADLINE = "test_cpg-test_sample"
 COLUMNS = {
@@ -34,6 +36,31 @@ PUBLISHED = (
     ("TensorFlow on rebuilt data", "TCGA BRCA + LUAD, rebuilt", 0.173, 0.740),
     ("PyTorch port on rebuilt data", "TCGA BRCA + LUAD, rebuilt", 0.167, 0.742),
 )
+
+
+def load_run(
+    checkpoint: Path, store: str | None = None, split_file: str | None = None
+) -> tuple[MethylationModule, Store, Split, Any]:
+    """Load a checkpoint, and beside it the run's store, split and configuration.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint, its configuration or its split is missing or broken.
+    """
+    if not checkpoint.is_file():
+        raise InputError(f"{checkpoint}: no such checkpoint; training writes best.ckpt into its run folder")
+    config = checkpoint.parent / "config.yaml"
+    if not config.is_file():
+        raise InputError(f"{config}: no such file; a checkpoint is tested in its run folder, beside config.yaml")
+    run = OmegaConf.load(config)
+    opened = Store(store or run.data.store)
+    split = load_split(Path(split_file or checkpoint.parent / "split.json"), opened)
+    try:
+        module = MethylationModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, UnpicklingError) as error:
+        raise InputError(f"{checkpoint}: truncated or not a checkpoint; take another one of the run") from error
+    return module, opened, split, run
 
 
 def evaluate_model(
@@ -51,7 +78,8 @@ def evaluate_model(
             data = to_anndata(store, *split.view(view), predicted_CS, measured_CS, view=view, checkpoint=checkpoint)
             with replacing(folder / f"predictions_{view}.h5ad", "predictions") as path:
                 data.write_h5ad(path)
-        figure = figures.predicted_against_measured(store.beta(*split.view(HEADLINE)), predicted[HEADLINE], HEADLINE)
+        title = f"{module.hparams['network']}, {', '.join(module.provenance['cohort'])}: unseen CpGs × unseen patients"
+        figure = figures.predicted_against_measured(store.beta(*split.view(HEADLINE)), predicted[HEADLINE], title)
         save_figure(figure, folder / "figures" / f"predicted_against_measured_{HEADLINE}.png")
 
 
@@ -134,7 +162,7 @@ def _cell(value: float | None, interval: list[float | None]) -> str:
     if value is None:
         return "–"
     low, high = interval
-    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} ({low:.2f}–{high:.2f})"
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} ({low:.3f}–{high:.3f})"
 
 
 HEADER = ("view", "model", "cohort", *COLUMNS.values())
@@ -154,4 +182,4 @@ def print_table(rows: list[list[str]], folder: Path) -> None:
             table.add_section()
         table.add_row(*row)
     console = Console()
-    (console if console.is_terminal else Console(width=170)).print(table)
+    (console if console.is_terminal else Console(width=190)).print(table)

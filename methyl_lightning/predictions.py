@@ -1,6 +1,6 @@
 """Predict a view: every CpG and every sample is encoded once, then the blocks are combined.
 
-Legend: C CpGs, S samples.
+Legend: C CpGs, S samples, G genes.
 """
 
 from typing import Any
@@ -8,17 +8,38 @@ from typing import Any
 import anndata
 import numpy as np
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 from methyl_lightning import __version__
 from methyl_lightning.datamodule import chunks, read_cpgs, read_expression
 from methyl_lightning.module import MethylationModule
 from methyl_lightning.store import Store
 
+BLOCK = (64, 256)  # largest number of CpGs and of samples that are combined at once
+
 
 @torch.inference_mode()
+def encode_cpgs(module: MethylationModule, store: Store, cpg_C: np.ndarray) -> Any:
+    """Encode CpGs of a store on the module's device."""
+    features = read_cpgs(store, cpg_C)
+    return module.network.encode_cpgs(type(features)(*(part.to(module.device) for part in features)))
+
+
+@torch.inference_mode()
+def encode_samples(module: MethylationModule, scaled_SG: Tensor, size: int = BLOCK[1]) -> list[Any]:
+    """Encode samples from scaled expression, in chunks of at most ``size``, on the module's device."""
+    rows = chunks(np.arange(len(scaled_SG)), size)
+    return [module.network.encode_samples(scaled_SG[part].to(module.device)) for part in rows]
+
+
+@torch.inference_mode()
+def combine(module: MethylationModule, cpgs: Any, samples: list[Any]) -> np.ndarray:
+    """Combine encoded CpGs with chunks of encoded samples: float32 [C, S]."""
+    return torch.cat([module.network.combine(cpgs, part).float().cpu() for part in samples], dim=1).numpy()
+
+
 def predict_grid(
-    module: MethylationModule, store: Store, cpg_C: np.ndarray, sample_S: np.ndarray, block: tuple[int, int] = (64, 256)
+    module: MethylationModule, store: Store, cpg_C: np.ndarray, sample_S: np.ndarray, block: tuple[int, int] = BLOCK
 ) -> np.ndarray:
     """Predict float32 [C, S] for rows of a store.
 
@@ -36,19 +57,16 @@ def predict_grid(
         Largest number of CpGs and of samples that are combined at once.
     """
     module.eval()
-    network, device = module.network, module.device
     parallel = distributed.is_available() and distributed.is_initialized()
     rank, ranks = (distributed.get_rank(), distributed.get_world_size()) if parallel else (0, 1)
-    samples = [
-        network.encode_samples(module.scaler(read_expression(store, rows).to(device)))
-        for rows in chunks(sample_S, block[1])
-    ]
+    samples: list[Any] = []
+    for rows in chunks(sample_S, block[1]):
+        samples += encode_samples(module, module.scaler(read_expression(store, rows).to(module.device)))
     cpg_chunks = chunks(np.arange(len(cpg_C)), block[0])
-    mine = {}
-    for i in range(rank, len(cpg_chunks), ranks):
-        features = read_cpgs(store, cpg_C[cpg_chunks[i]])
-        cpgs = network.encode_cpgs(type(features)(*(part.to(device) for part in features)))
-        mine[i] = torch.cat([network.combine(cpgs, part).float().cpu() for part in samples], dim=1).numpy()
+    mine = {
+        i: combine(module, encode_cpgs(module, store, cpg_C[cpg_chunks[i]]), samples)
+        for i in range(rank, len(cpg_chunks), ranks)
+    }
     everyones: list[dict[int, np.ndarray]] = [mine]
     if parallel:
         everyones = [{} for _ in range(ranks)]

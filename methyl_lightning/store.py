@@ -84,15 +84,16 @@ def encode_sequences(sequences: list[str]) -> np.ndarray:
 @contextmanager
 def replacing(path: Path, purpose: str = "file") -> Iterator[Path]:
     """Give a temporary name beside ``path`` that takes its place only when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
     except OSError as error:
         raise InputError(f"{path}: {purpose} not written ({error}); the former one, if any, stands") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if path.parent.is_dir():
+            temporary.unlink(missing_ok=True)
 
 
 def write_store(

@@ -1,12 +1,16 @@
 """Train a network and test it: ``python -m methyl_lightning.train +experiment=reproduce``."""
 
 import json
+import math
 import resource
 import time
 from pathlib import Path
+from typing import Any
 
 import lightning as L
+import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
@@ -14,9 +18,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from methyl_lightning.command import ensure_store, run_command
 from methyl_lightning.datamodule import GridDataModule
+from methyl_lightning.dilution import SCORES, dilution_test, summarise
+from methyl_lightning.dilution_figures import level_name
+from methyl_lightning.dilution_report import write_results
 from methyl_lightning.evaluation import (
     evaluate_ceiling,
     evaluate_model,
+    load_run,
     print_table,
     results_table,
     save_training_curves,
@@ -33,24 +41,60 @@ def train(cfg: DictConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     if cfg.ckpt_path and not Path(cfg.ckpt_path).is_file():
         raise InputError(f"{cfg.ckpt_path}: no such checkpoint; training writes last.ckpt into its run folder")
+    loggers = build_loggers(cfg.logger)
+    if cfg.get("checkpoint"):
+        trainer = instantiate(cfg.trainer, logger=False, enable_checkpointing=False, _convert_="all")
+        try:
+            test_diluted(cfg, Path(cfg.checkpoint), trainer.strategy.root_device, folder, loggers)
+        finally:
+            finish_wandb()
+        return
     store = ensure_store(cfg.data)
     module = build_module(cfg.model, store, cfg.seed)
     datamodule = build_datamodule(cfg, module)
     if module.global_rank == 0:
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
         save_split(datamodule.split, store, folder / "split.json")
-    loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values()]
     try:
         fit_and_test(cfg, module, datamodule, folder, cfg.model.network, loggers, cfg.ckpt_path)
         for name, model in cfg.references.items():
             reference = build_module(model, store, cfg.seed)
             fit_and_test(cfg, reference, datamodule, folder / "references" / name, name, [])
+        if module.global_rank == 0:
+            evaluate_ceiling(store, datamodule.split, folder / "references" / "ceiling", cfg.seed)
+            print_table(results_table(folder, cfg.model.network, cfg.data.name), folder)
+            if cfg.get("dilution"):
+                test_diluted(cfg, folder / "best.ckpt", module.device, folder, loggers)
+            else:
+                print(f"run folder: {folder}")
     finally:
         finish_wandb()
-    if module.global_rank == 0:
-        evaluate_ceiling(store, datamodule.split, folder / "references" / "ceiling", cfg.seed)
-        print_table(results_table(folder, cfg.model.network, cfg.data.name), folder)
-        print(f"run folder: {folder}")
+
+
+def build_loggers(groups: DictConfig) -> list[Logger]:
+    """Build the loggers; in a multirun those that know groups put all jobs into one."""
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN:
+        for logger in groups.values():
+            if "group" in logger and logger.group is None:
+                logger.group = hydra.sweep.dir
+    return [instantiate(logger, _convert_="all") for logger in groups.values()]
+
+
+def test_diluted(cfg: DictConfig, checkpoint: Path, device: torch.device, folder: Path, loggers: list[Logger]) -> None:
+    """Test a checkpoint, on its own store and split, with diluted expression as ``cfg.dilution`` says."""
+    module, store, split, run = load_run(checkpoint)
+    settings: dict[str, Any] = OmegaConf.to_container(cfg.dilution, resolve=True)  # type: ignore[assignment]
+    settings.pop("train_retention", None)
+    result = dilution_test(module.to(device), store, split, seed=cfg.seed, **settings)
+    result.facts.update(cohort=run.data.name, checkpoint=str(checkpoint))
+    write_results(result, folder)
+    for _, row in summarise(result.repeats).iterrows():
+        values = {name: row[name] for name in SCORES if not math.isnan(row[name])}
+        name = row["test"] if math.isnan(row["retention"]) else level_name(row["retention"])
+        for logger in loggers:
+            logger.log_metrics({f"dilution/{name}/{key}": value for key, value in values.items()})
+    print(f"run folder: {folder}")
 
 
 def build_module(model: DictConfig, store: Store, seed: int) -> MethylationModule:

@@ -1,0 +1,351 @@
+"""The commands as a person types them: from raw settings to a tested model, and every wrong word in one line."""
+
+import json
+import shutil
+from pathlib import Path
+
+import anndata
+import matplotlib.image
+import numpy as np
+import pytest
+from conftest import DATA, SIZES, SMALL, assert_refused, command, files, process
+from omegaconf import OmegaConf
+
+from methyl_lightning.splits import TEST_VIEWS, load_split
+from methyl_lightning.store import Store
+
+METRICS = ("mae", "mse", "spearman", "spearman_batch50", "mas_pcc", "mac_pcc")
+MODELS = ("LevyJurgenson", "constant", "sequence_only", "ceiling")
+RUN_FILES = {
+    "config.yaml",
+    "split.json",
+    "best.ckpt",
+    "last.ckpt",
+    "metrics.json",
+    "table.md",
+    "usage.json",
+    "figures/training_curves.png",
+    "figures/predicted_against_measured_test_cpg-test_sample.png",
+    *(f"predictions_{view}.h5ad" for view in TEST_VIEWS),
+}
+
+
+@pytest.fixture(scope="module")
+def store(workplace: Path) -> Store:
+    return Store(workplace / "stores" / "simulated.h5")
+
+
+@pytest.fixture
+def elsewhere(workplace: Path, tmp_path: Path) -> Path:
+    """Make an empty working folder with copies of the store and of the run."""
+    shutil.copytree(workplace / "stores", tmp_path / "stores")
+    shutil.copytree(workplace / "run", tmp_path / "run", ignore=shutil.ignore_patterns("*.h5ad", "figures", "log"))
+    return tmp_path
+
+
+def metrics_of(folder: Path) -> dict[str, dict[str, float]]:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def table_of(folder: Path) -> list[list[str]]:
+    lines = (folder / "table.md").read_text().splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_prepare_says_what_the_store_holds(workplace: Path, store: Store) -> None:
+    said = (workplace / "prepare.out").read_text()
+    assert f"stores/simulated.h5: 120 CpGs × {len(store.samples)} samples, 40 genes, window 100" in said
+    assert files(workplace / "stores") == {"simulated.h5", "simulated.truth.h5"}
+    settings = store.attributes["provenance"]["settings"]
+    assert {name: settings[name] for name in SIZES} == SIZES
+
+
+def test_run_folder_holds_everything(workplace: Path) -> None:
+    assert files(workplace / "run") >= RUN_FILES
+    assert not [name for name in files(workplace) if name.endswith(".part")]
+    assert {f"references/{name}/metrics.json" for name in MODELS[1:]} <= files(workplace / "run")
+    config = OmegaConf.load(workplace / "run" / "config.yaml")
+    assert config.data.block == [24, 20] and config.data.source.n_cpgs == 120
+    assert OmegaConf.missing_keys(config) == set()
+    assert "Traceback" not in (workplace / "train.err").read_text()
+
+
+def test_training_shows_its_way(workplace: Path) -> None:
+    lines = (workplace / "train.err").read_text().splitlines()
+    for name in ("LevyJurgenson", "sequence_only"):
+        shown = [line for line in lines if line.startswith(f"{name}: step ")]
+        assert [line.split()[2] for line in shown] == ["2/6,", "4/6,", "6/6,"]
+        assert all("steps/s" in line and "left" in line and "MAE" in line and "Spearman" in line for line in shown)
+    log = (workplace / "run" / "log" / "0" / "metrics.csv").read_text().splitlines()
+    assert {"step", "train/mae", "val/mae", "val/spearman"} <= set(log[0].split(","))
+
+
+def test_metrics_have_sizes_values_and_intervals(workplace: Path, store: Store) -> None:
+    split = load_split(workplace / "run" / "split.json", store)
+    for name in MODELS:
+        folder = workplace / "run" if name == "LevyJurgenson" else workplace / "run" / "references" / name
+        results = metrics_of(folder)
+        assert set(results) == set(TEST_VIEWS)
+        for view, result in results.items():
+            cpg_C, sample_S = split.view(view)
+            beta_CS = store.beta(cpg_C, sample_S)
+            assert (result["n_cpgs"], result["n_samples"]) == (len(cpg_C), len(sample_S))
+            assert result["n_pairs"] == np.isfinite(beta_CS).sum() < beta_CS.size
+            assert set(result) == {"n_cpgs", "n_samples", "n_pairs", *METRICS, *(f"{key}_ci95" for key in METRICS)}
+            for key in ("mae", "mse"):
+                low, high = result[f"{key}_ci95"]
+                assert 0 < low <= result[key] <= high < 1 and low < high
+            assert (result["spearman"] is None) == (name == "constant")
+
+
+def test_predictions_are_what_the_metrics_were_taken_from(workplace: Path, store: Store) -> None:
+    results, split = metrics_of(workplace / "run"), load_split(workplace / "run" / "split.json", store)
+    for view in TEST_VIEWS:
+        data = anndata.read_h5ad(workplace / "run" / f"predictions_{view}.h5ad")
+        cpgs, samples = store.cpgs.iloc[split.view(view)[0]], store.samples.iloc[split.view(view)[1]]
+        assert data.obs_names.tolist() == samples["id"].tolist()
+        assert data.var_names.tolist() == cpgs["id"].tolist()
+        assert data.obs["patient"].tolist() == samples["patient"].tolist()
+        assert data.var["chrom"].tolist() == cpgs["chrom"].tolist()
+        assert data.var["position"].tolist() == cpgs["position"].tolist()
+        measured = data.layers["measured"]
+        np.testing.assert_array_equal(measured.T, store.beta(*split.view(view)))
+        assert np.isfinite(data.X).all()
+        error = (data.X - measured)[np.isfinite(measured)]
+        assert results[view]["mae"] == pytest.approx(np.abs(error).mean(), rel=1e-5)
+        assert results[view]["mse"] == pytest.approx(np.square(error).mean(), rel=1e-5)
+
+
+def test_figures_are_pictures(workplace: Path) -> None:
+    paths = list((workplace / "run" / "figures").iterdir())
+    assert len(paths) == 2
+    for path in paths:
+        assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+        pixels = matplotlib.image.imread(path)
+        assert pixels.shape[0] > 300 and pixels.shape[1] > 800
+        assert len(np.unique(pixels[..., 1])) > 50
+        assert pixels[..., :3].mean() > 0.5  # mostly paper
+
+
+def test_table_has_model_references_ceiling_and_published(workplace: Path) -> None:
+    header, rule, *rows = table_of(workplace / "run")
+    assert header[:5] == ["view", "model", "cohort", "MAE", "Spearman"] and set(rule) == {"---"}
+    ours, published = rows[:-3], rows[-3:]
+    assert [(row[0], row[1]) for row in ours] == [(view, name) for view in reversed(TEST_VIEWS) for name in MODELS]
+    for view, name, cohort, mae, spearman, *_ in ours:
+        folder = workplace / "run" if name == "LevyJurgenson" else workplace / "run" / "references" / name
+        result = metrics_of(folder)[view]
+        assert cohort == "simulated"
+        assert float(mae.split()[0]) == pytest.approx(result["mae"], abs=5e-4)
+        assert (spearman == "–") if name == "constant" else (float(spearman.split()[0]) <= 1)
+    assert [row[3:5] for row in published] == [["0.14", "0.8"], ["0.173", "0.74"], ["0.167", "0.742"]]
+    assert all(row[0] == "published" and "TCGA" in row[2] for row in published)
+    said = (workplace / "train.out").read_text()
+    assert "ceiling" in said and "PyTorch port" in said and f"run folder: {workplace / 'run'}" in said
+
+
+def test_nothing_beats_the_ceiling(workplace: Path) -> None:
+    best = metrics_of(workplace / "run" / "references" / "ceiling")
+    for name in ("constant", "sequence_only"):
+        result = metrics_of(workplace / "run" / "references" / name)
+        assert all(best[view]["mae"] < result[view]["mae"] for view in TEST_VIEWS)
+    assert all(best[view]["spearman"] > 0.6 for view in TEST_VIEWS)
+
+
+def test_evaluate_finds_the_metrics_of_training_again(workplace: Path, elsewhere: Path) -> None:
+    result = command("evaluate", ["checkpoint=run/best.ckpt", "hydra.run.dir=again"], elsewhere)
+    assert result.status == 0, result.err
+    assert metrics_of(elsewhere / "again") == metrics_of(workplace / "run")
+    rows = table_of(elsewhere / "again")
+    assert [row for row in rows if row[1] in ("LevyJurgenson", "ceiling") or row[0] == "published"] == [
+        row for row in table_of(workplace / "run") if row[1] in ("LevyJurgenson", "ceiling") or row[0] == "published"
+    ]
+    for view in TEST_VIEWS:
+        again, first = (
+            anndata.read_h5ad(folder / f"predictions_{view}.h5ad")
+            for folder in (elsewhere / "again", workplace / "run")
+        )
+        np.testing.assert_array_equal(again.X, first.X)
+    assert "figures/predicted_against_measured_test_cpg-test_sample.png" in files(elsewhere / "again")
+
+
+def test_evaluate_another_copy_of_the_store(elsewhere: Path) -> None:
+    (elsewhere / "stores").rename(elsewhere / "moved")
+    overrides = [
+        "checkpoint=run/last.ckpt",
+        "store=moved/simulated.h5",
+        "split_file=run/split.json",
+        "hydra.run.dir=again",
+    ]
+    assert command("evaluate", overrides, elsewhere).status == 0
+    assert metrics_of(elsewhere / "again").keys() == set(TEST_VIEWS)
+
+
+def test_train_makes_the_store_and_runs_offline_without_a_key(tmp_path: Path) -> None:
+    overrides = [*SMALL, "model=sequence_only", "logger=wandb", "trainer.max_steps=2", "hydra.run.dir=run"]
+    environment = {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true", "WANDB_API_KEY": ""}
+    result = command("train", overrides, tmp_path, **environment)
+    assert result.status == 0, result.err
+    assert files(tmp_path / "stores") == {"simulated.h5", "simulated.truth.h5"}
+    assert "preparing stores/simulated.h5" in result.out
+    said = [line for line in result.out.splitlines() if "wandb sync" in line]
+    assert len(said) == 1
+    folder = Path(said[0].split("wandb sync ")[1])
+    assert list(folder.glob("*.wandb")) and tmp_path in folder.parents
+    assert {"metrics.json", "best.ckpt"} <= files(tmp_path / "run")
+    assert {row[1] for row in table_of(tmp_path / "run")[2:-3]} == {"SequenceOnly", "ceiling"}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("prepare", ["data: ", "simulated", "tcga_xena", "upstream", "data.store=FILE", "data.source.window="]),
+        (
+            "train",
+            [
+                "model: constant, levy_jurgenson",
+                "trainer: ddp, default",
+                "logger: csv, wandb",
+                "trainer.max_steps=",
+                "data.block=",
+                "model.variant=",
+                "ckpt_path=FILE",
+                "seed=0",
+                "+experiment=NAME",
+                "experiment: ",
+            ],
+        ),
+        ("evaluate", ["checkpoint=FILE", "split_file=FILE", "hydra.run.dir=FOLDER"]),
+    ],
+)
+def test_help_shows_groups_and_settings(tmp_path: Path, name: str, words: list[str]) -> None:
+    result = command(name, ["--help"], tmp_path)
+    assert (result.status, result.err) == (0, "")
+    assert f"usage: python -m methyl_lightning.{name}" in result.out
+    for word in words:
+        assert word in result.out
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data.nonsense=1"], ["'data.nonsense'"]),
+        (["model=nonsense"], ["'model/nonsense'", "levy_jurgenson"]),
+        (["+experiment=nonsense"], ["'experiment/nonsense'", "reproduce"]),
+        (["data=nonsense"], ["'data/nonsense'", "tcga_xena"]),
+        (["model.variant=7"], ["variant=7: must be one of (1, 2, 3, 'port1')"]),
+        (["model.learning_rate=-1"], ["learning_rate=-1: must be positive"]),
+        (["+model.nonsense=1"], ["nonsense"]),
+        (["data.sampling=cells"], ["sampling='cells'"]),
+        (["data.block=1"], ["block=[1, 1]"]),
+        (["data.val_cpgs=0"], ["val_cpgs=0"]),
+        (["data.block=large"], ["block="]),
+        (["data.fractions=[.5,.5]"], ["fractions=[0.5, 0.5]", "sum to 1"]),
+        (["data.fractions=[.97,.02,.01]"], ["simulated.h5: the test part has 1 of 120 CpGs", "data.fractions"]),
+        (["data.split_file=none.json"], ["none.json: no such split"]),
+        (["data.split_file=stores/simulated.h5"], ["stores/simulated.h5: not a saved split"]),
+        (["trainer.max_steps=many"], ["Trainer"]),
+        (["trainer.devices=0"], ["devices=0"]),
+        (["+trainer.nonsense=1"], ["nonsense"]),
+        (["ckpt_path=none.ckpt"], ["none.ckpt: no such checkpoint"]),
+        (["data.source.window=102"], ["simulated.h5: was prepared with window=100", "is now 102", "prepare"]),
+        (["data.source.seed=6"], ["was prepared with seed=5, data.source.seed is now 6", "name another data.store"]),
+        (["trainer.max_steps"], ["trainer.max_steps"]),
+    ],
+)
+def test_wrong_training_settings_are_one_line(elsewhere: Path, overrides: list[str], words: list[str]) -> None:
+    store_before = (elsewhere / "stores" / "simulated.h5").read_bytes()
+    before = files(elsewhere)
+    assert_refused(command("train", [*SMALL, "hydra.run.dir=new", *overrides], elsewhere), *words)
+    assert (elsewhere / "stores" / "simulated.h5").read_bytes() == store_before
+    made = {name for name in files(elsewhere) - before if not name.startswith("new/.hydra/")}
+    assert made <= {"new/train.log", "new/config.yaml", "new/split.json"}
+
+
+def test_training_that_ends_before_a_validation_is_one_line(elsewhere: Path) -> None:
+    result = command("train", [*SMALL, "hydra.run.dir=new", "trainer.max_steps=1"], elsewhere)
+    assert_refused(result, "trainer.val_check_interval=2", "step 1", "trainer.max_steps")
+
+
+def test_too_few_patients_are_one_line(tmp_path: Path) -> None:
+    result = command("train", [*SMALL, "data.source.n_patients=6", "hydra.run.dir=new"], tmp_path)
+    assert_refused(result, "simulated.h5: the val part has 1 of 7 samples", "at least 2", "larger cohort")
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_truncated_store_is_one_line(elsewhere: Path, name: str) -> None:
+    path = elsewhere / "stores" / "simulated.h5"
+    path.write_bytes(path.read_bytes()[:20_000])
+    overrides = [*SMALL] if name == "train" else ["checkpoint=run/best.ckpt"]
+    before = files(elsewhere)
+    result = command(name, [*overrides, "hydra.run.dir=new"], elsewhere)
+    assert_refused(result, "stores/simulated.h5: truncated or not an HDF5 file; make it again")
+    assert {Path(made).suffix for made in files(elsewhere) - before} <= {".log", ".yaml"}
+    # and prepare puts it right
+    assert command("prepare", DATA, elsewhere).status == 0
+    assert len(Store(path).cpgs) == 120
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["checkpoint=none.ckpt"], ["none.ckpt: no such checkpoint"]),
+        ([], ["checkpoint"]),
+        (["checkpoint=run/best.ckpt", "nonsense=1"], ["'nonsense'"]),
+        (["checkpoint=run/best.ckpt", "store=none.h5"], ["none.h5: no such store"]),
+        (["checkpoint=run/best.ckpt", "split_file=none.json"], ["none.json: no such split"]),
+        (["checkpoint=run/best.ckpt", "split_file=run/metrics.json"], ["run/metrics.json: not a saved split"]),
+        (["checkpoint=run/split.json"], ["run/split.json: truncated or not a checkpoint"]),
+        (["checkpoint=run/cut.ckpt"], ["run/cut.ckpt: truncated or not a checkpoint"]),
+        (["checkpoint=run/empty.ckpt"], ["run/empty.ckpt: truncated or not a checkpoint"]),
+        (["checkpoint=run/references/constant/best.ckpt"], ["run/references/constant/config.yaml: no such file"]),
+        (["checkpoint=run/best.ckpt", "store=other.h5"], ["is not in other.h5; name the training's store"]),
+    ],
+)
+def test_wrong_evaluation_settings_are_one_line(elsewhere: Path, overrides: list[str], words: list[str]) -> None:
+    (elsewhere / "run" / "cut.ckpt").write_bytes((elsewhere / "run" / "best.ckpt").read_bytes()[:5_000])
+    (elsewhere / "run" / "empty.ckpt").write_bytes(b"")
+    if "store=other.h5" in overrides:
+        smaller = [*DATA, "data.source.n_cpgs=30", "data.store=other.h5"]
+        assert command("prepare", smaller, elsewhere).status == 0
+    assert_refused(command("evaluate", [*overrides, "hydra.run.dir=new"], elsewhere), *words)
+    assert {Path(name).suffix for name in files(elsewhere / "new")} <= {".log", ".yaml"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data=tcga_xena"], ["data.source.methylation"]),
+        (["data=tcga_lgg_hm27", "raw=/nowhere"], ["/nowhere/", "cannot be read"]),
+        (["data=upstream", "raw=/nowhere"], ["/nowhere/upstream_mini/ch3_sample_mini.csv.gz", "cannot be read"]),
+        (["data=nonsense"], ["'data/nonsense'", "simulated"]),
+        ([*DATA, "data.source.nonsense=1"], ["'data.source.nonsense'"]),
+        ([*DATA, "data.source.window=41"], ["window=41: must be even"]),
+        ([*DATA, "data.source.n_cpgs=100000"], ["n_cpgs=100000: must be at most"]),
+        ([*DATA, "data.source.n_patients=few"], ["simulate"]),
+        ([*DATA, "data.store=file/x.h5"], ["file"]),
+    ],
+)
+def test_wrong_preparation_settings_are_one_line(tmp_path: Path, overrides: list[str], words: list[str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert_refused(command("prepare", overrides, tmp_path), *words)
+    assert files(tmp_path) == {"file"}
+
+
+def test_a_failed_preparation_leaves_the_former_store(elsewhere: Path) -> None:
+    before = {name: (elsewhere / "stores" / name).read_bytes() for name in files(elsewhere / "stores")}
+    assert_refused(command("prepare", [*DATA, "data.source.window=41"], elsewhere), "window=41")
+    assert {name: (elsewhere / "stores" / name).read_bytes() for name in files(elsewhere / "stores")} == before
+
+
+def test_full_error_shows_the_traceback(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"none\.ckpt: no such checkpoint"):
+        command("evaluate", ["checkpoint=none.ckpt"], tmp_path, HYDRA_FULL_ERROR="1")
+
+
+def test_a_process_ends_with_one_line_and_a_status(tmp_path: Path) -> None:
+    result = process(["-m", "methyl_lightning.prepare", *DATA, "data.source.window=41"], tmp_path)
+    assert_refused(result, "window=41: must be even")
+    assert result.status == 2
+    assert files(tmp_path) == set()
