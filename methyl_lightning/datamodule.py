@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from methyl_lightning.distances import within
 from methyl_lightning.expression import check_dilution, dilute
-from methyl_lightning.networks.contract import CpgFeatures
+from methyl_lightning.networks.contract import CpgFeatures, TrainingView
 from methyl_lightning.splits import load_split, make_split
 from methyl_lightning.store import InputError, Store
 
 SAMPLINGS = ("grid", "pairs")
-MEDIAN_CELLS = 1_000_000
+TRAINING_VIEW_CELLS = 50_000_000
 
 
 class Block(NamedTuple):
@@ -84,6 +84,7 @@ def read_cpgs(store: Store, cpg_C: np.ndarray) -> CpgFeatures:
         torch.from_numpy(distances.gene_N.astype(np.int64)),
         torch.from_numpy(distances.bp_N),
         torch.from_numpy(distances.indptr_C[:-1]),
+        torch.from_numpy(store.cpg_key_C[cpg_C]),
     )
 
 
@@ -279,12 +280,19 @@ class GridDataModule(L.LightningDataModule):
         """Expression [S, G] of the training samples: all that scalers may see."""
         return read_expression(self.store, self.split.sample["train"])
 
-    def train_beta_median(self) -> float:
-        """Median beta of the training view (of at most a million of its cells, whole CpG rows at random)."""
-        cpgs, samples = self.split.view("train_cpg-train_sample")
-        n_cpgs = max(1, MEDIAN_CELLS // len(samples))
-        rows = np.sort(np.random.default_rng([self.seed, 3]).permutation(cpgs)[:n_cpgs])
-        return float(np.nanmedian(self.store.beta(rows, samples)))
+    def training_view(self, max_cells: int = TRAINING_VIEW_CELLS) -> TrainingView:
+        """Read the training view, expression in the units of the store: all that closed-form networks may see.
+
+        Parameters
+        ----------
+        max_cells
+            Where the view has more cells, whole CpG rows are drawn at random by the seed (4 bytes a cell are held).
+        """
+        cpg_C, sample_S = self.split.view("train_cpg-train_sample")
+        n_cpgs = max(1, max_cells // len(sample_S))
+        cpg_C = np.sort(np.random.default_rng([self.seed, 3]).permutation(cpg_C)[:n_cpgs])
+        beta_CS = torch.from_numpy(self.store.beta(cpg_C, sample_S))
+        return TrainingView(read_cpgs(self.store, cpg_C), read_expression(self.store, sample_S), beta_CS)
 
     def provenance(self) -> dict[str, Any]:
         """Tell what a checkpoint must say of its data: plain JSON values."""

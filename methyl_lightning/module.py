@@ -53,7 +53,9 @@ class MethylationModule(L.LightningModule):
     def fit_statistics(self, datamodule: GridDataModule) -> None:
         """Fit on training data what is fitted without gradients, and note where the data came from."""
         self.scaler.fit(datamodule.train_expression())
-        self.network.fit_closed_form(datamodule.train_beta_median())
+        if isinstance(self.network, networks.ClosedFormNetwork):
+            view = datamodule.training_view()
+            self.network.fit_closed_form(view._replace(expression_SG=self.scaler(view.expression_SG)))
         self.provenance = datamodule.provenance()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ involved, and the page cache is shared between worker processes.
 Axis letters: C CpGs, S samples, G genes, L bases.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -247,6 +248,12 @@ class Store:
     def cpgs(self) -> pd.DataFrame:
         """One row a CpG: id, chrom, position (0-based, of the C; −1 unknown)."""
         return self._table("cpgs", CPG_COLUMNS)
+
+    @cached_property
+    def cpg_key_C(self) -> np.ndarray:
+        """One int64 a CpG, the 8-byte BLAKE2 hash of its id: a CpG has the same key in every store."""
+        digests = b"".join(hashlib.blake2b(name.encode(), digest_size=8).digest() for name in self.cpgs["id"])
+        return np.frombuffer(digests, dtype="<i8").astype(np.int64)
 
     @cached_property
     def genes(self) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from methyl_lightning.splits import TEST_VIEWS, load_split
 from methyl_lightning.store import Store
 
 METRICS = ("mae", "mse", "spearman", "spearman_batch50", "mas_pcc", "mac_pcc")
-MODELS = ("LevyJurgenson", "constant", "sequence_only", "ceiling")
+MODELS = ("LevyJurgenson", "bilinear_ridge", "constant", "cpg_mean", "sequence_only", "ceiling")
 RUN_FILES = {
     "config.yaml",
     "split.json",
@@ -203,7 +203,8 @@ def test_train_makes_the_store_and_runs_offline_without_a_key(tmp_path: Path) ->
         (
             "train",
             [
-                "model: constant, levy_jurgenson",
+                "model: ",
+                "levy_jurgenson",
                 "trainer: ddp, default",
                 "logger: csv, wandb",
                 "trainer.max_steps=",

@@ -187,7 +187,7 @@ def test_a_worker_reads_the_same_blocks(store_path: Path) -> None:
     one_process, worker = (
         flat(on(GridDataModule(str(store_path), block=30, num_workers=n), step=3).train_dataloader()) for n in (0, 1)
     )
-    assert len(one_process) == (4 * 2 - 3) * 6
+    assert len(one_process) == (4 * 2 - 3) * 7
     for one, other in zip(one_process, worker, strict=True):
         assert torch.equal(one.nan_to_num(-1), other.nan_to_num(-1))
 
@@ -259,11 +259,21 @@ def test_scaler_is_fitted_on_training_samples_only(
     np.testing.assert_allclose(scaled_SG.amax(0), np.where(varies, 100, 10), atol=1e-4)
 
 
-def test_median_is_that_of_the_training_view(store_path: Path, datamodule: GridDataModule) -> None:
+def test_training_view_is_the_training_part_of_the_grid(store_path: Path, datamodule: GridDataModule) -> None:
     beta_CS = read_directly(store_path)["beta"]
-    train = beta_CS[np.ix_(datamodule.split.cpg["train"], datamodule.split.sample["train"])]
-    assert datamodule.train_beta_median() == pytest.approx(np.nanmedian(train), abs=1e-6)
-    assert datamodule.train_beta_median() != pytest.approx(np.nanmedian(beta_CS), abs=1e-6)
+    cpg_C, sample_S = datamodule.split.cpg["train"], datamodule.split.sample["train"]
+    view = datamodule.training_view()
+    np.testing.assert_allclose(view.beta_CS, beta_CS[np.ix_(cpg_C, sample_S)], atol=1e-6)
+    np.testing.assert_array_equal(view.expression_SG, datamodule.train_expression())
+    np.testing.assert_array_equal(view.cpgs.sequence_CL, datamodule.store.sequence_CL[cpg_C])
+    # of a large view whole CpG rows are taken, by the seed alone
+    part, again = datamodule.training_view(1_000), datamodule.training_view(1_000)
+    assert part.beta_CS.shape == (1_000 // len(sample_S), len(sample_S))
+    assert len(part.cpgs.offset_C) == len(part.beta_CS)
+    assert torch.equal(part.cpgs.key_C, again.cpgs.key_C)
+    rows = [view.cpgs.key_C.tolist().index(key) for key in part.cpgs.key_C.tolist()]
+    assert rows == sorted(rows) and rows != list(range(len(rows)))
+    assert torch.equal(part.beta_CS.nan_to_num(-1), view.beta_CS[rows].nan_to_num(-1))
 
 
 def test_saved_split_is_used_again(store: Store, datamodule: GridDataModule, tmp_path: Path) -> None:

@@ -40,7 +40,6 @@ def fit(module: MethylationModule, datamodule: GridDataModule, *callbacks: Callb
     trainer = L.Trainer(
         accelerator="cpu",
         devices=1,
-        max_epochs=-1,
         callbacks=list(callbacks),
         logger=False,
         enable_checkpointing=False,
@@ -48,7 +47,7 @@ def fit(module: MethylationModule, datamodule: GridDataModule, *callbacks: Callb
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        **{"val_check_interval": 2, "check_val_every_n_epoch": None, **settings},
+        **{"max_epochs": -1, "val_check_interval": 2, "check_val_every_n_epoch": None, **settings},
     )
     trainer.fit(module, datamodule)
     return trainer
@@ -127,7 +126,7 @@ def test_every_cell_once_an_epoch_when_gradients_are_accumulated(store: Store) -
             seen.append(batch.beta_CS.nan_to_num(-1).flatten())
 
     datamodule = GridDataModule(str(store.path), block=(24, 20))
-    trainer = fit(build("SequenceOnly"), datamodule, Seen(), max_steps=8, accumulate_grad_batches=2)
+    trainer = fit(build("SequenceOnly"), datamodule, Seen(), max_steps=8, max_epochs=3, accumulate_grad_batches=2)
     assert trainer.global_step == 8 and len(seen) == 16
     expected = np.nan_to_num(store.beta(*datamodule.split.view("train_cpg-train_sample")), nan=-1).ravel()
     for epoch in (seen[:8], seen[8:]):
@@ -252,7 +251,7 @@ def recorded_training(folder: Path, *overrides: str) -> list[bytes]:
 @pytest.mark.parametrize("sampling", ["grid", "pairs"])
 def test_resumed_run_equals_the_uninterrupted_one(workplace: Path, tmp_path: Path, sampling: str) -> None:
     data = [f"data.store={workplace / 'stores' / 'simulated.h5'}", f"data.sampling={sampling}", "data.batch_pairs=100"]
-    # an epoch has 8 steps; the run stops after 10, in the middle of the second
+    # the run stops in the middle of an epoch (of 8 blocks, or 32 draws of pairs)
     whole = recorded_training(tmp_path, *data, "trainer.max_steps=18", "hydra.run.dir=whole")
     head = recorded_training(tmp_path, *data, "trainer.max_steps=10", "hydra.run.dir=cut")
     stopped = torch.load(tmp_path / "cut" / "last.ckpt", weights_only=True)

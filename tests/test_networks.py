@@ -21,6 +21,7 @@ def features(seed: int = 0, n_cpgs: int = N_CPGS) -> tuple[CpgFeatures, torch.Te
         gene_N=torch.randint(0, N_GENES, (n_entries,), generator=generator),
         bp_N=torch.randint(-30_000, 30_000, (n_entries,), generator=generator),
         offset_C=torch.cumsum(counts, 0) - counts,
+        key_C=torch.arange(n_cpgs),
     )
     return cpgs, torch.rand(N_SAMPLES, N_GENES, generator=generator, dtype=torch.float64) * 90 + 10
 

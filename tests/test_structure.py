@@ -242,12 +242,24 @@ def test_reproduce_is_the_paper_beside_what_it_must_beat() -> None:
     assert {name: model["network"] for name, model in found["references"].items()} == {
         "sequence_only": "SequenceOnly",
         "constant": "Constant",
+        "cpg_mean": "CpgMean",
+        "bilinear_ridge": "BilinearRidge",
     }
     assert found["data"]["name"] == "simulated" and found["data"]["store"] == "stores/simulated.h5"
     assert found["data"]["fractions"] == [0.8, 0.1, 0.1] and found["data"]["sampling"] == "grid"
     assert found["data"]["source"]["_target_"] == "methyl_lightning.sources.simulated.simulate"
     assert found["trainer"]["use_distributed_sampler"] is False and found["trainer"]["devices"] == 1
     assert found["logger"] == {}
+
+
+def test_baselines_are_all_there_beside_the_model() -> None:
+    found = settings("train", "+experiment=baselines", "model=bilinear_ridge")
+    assert found["name"] == "baselines" and found["model"]["network"] == "BilinearRidge"
+    references = found["references"]
+    assert {model["network"] for model in references.values()} == {
+        name for name in networks.__all__ if name.endswith(("Only", "Mean", "Linear", "Ridge", "Constant"))
+    }
+    assert all(model["network"].lower() == name.replace("_", "") for name, model in references.items())
 
 
 def test_choices_reach_every_part_of_an_experiment() -> None:

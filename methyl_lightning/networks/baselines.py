@@ -5,7 +5,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from methyl_lightning.networks.contract import CpgFeatures, MethylationNetwork, motif_branch
+from methyl_lightning.networks.contract import (
+    ClosedFormNetwork,
+    CpgFeatures,
+    MethylationNetwork,
+    TrainingView,
+    motif_branch,
+)
 
 
 class Rows(NamedTuple):
@@ -30,7 +36,7 @@ class _CpgOnly(MethylationNetwork):
         return cpgs.value
 
 
-class Constant(_CpgOnly):
+class Constant(_CpgOnly, ClosedFormNetwork):
     """The median beta of the training view, for every cell.
 
     Parameters
@@ -45,9 +51,10 @@ class Constant(_CpgOnly):
         super().__init__()
         self.register_buffer("median", torch.tensor(0.5))
 
-    def fit_closed_form(self, beta_median: float) -> None:
+    def fit_closed_form(self, view: TrainingView) -> None:
         """Take the training median."""
-        self.median.fill_(beta_median)
+        beta_N = view.beta_CS[~view.beta_CS.isnan()].sort().values
+        self.median.copy_(beta_N[[(len(beta_N) - 1) // 2, len(beta_N) // 2]].mean())
 
     def encode_cpgs(self, cpgs: CpgFeatures) -> Rows:
         """Repeat the median for each CpG."""

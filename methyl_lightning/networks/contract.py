@@ -25,12 +25,33 @@ class CpgFeatures(NamedTuple):
         Gene index and signed distance (gene − CpG, base pairs) of every listed (CpG, gene) entry.
     offset_C
         First entry of each CpG.
+    key_C
+        int64 fingerprint of each CpG's name, the same in every store: tells whether a CpG was seen in training.
     """
 
     sequence_CL: Tensor
     gene_N: Tensor
     bp_N: Tensor
     offset_C: Tensor
+    key_C: Tensor
+
+
+class TrainingView(NamedTuple):
+    """The training view, or whole rows of it, for networks that are fitted without gradients.
+
+    Attributes
+    ----------
+    cpgs
+        Features of C training CpGs.
+    expression_SG
+        Scaled expression of all training samples.
+    beta_CS
+        NaN where missing.
+    """
+
+    cpgs: CpgFeatures
+    expression_SG: Tensor
+    beta_CS: Tensor
 
 
 class MethylationNetwork(nn.Module, ABC):
@@ -70,8 +91,23 @@ class MethylationNetwork(nn.Module, ABC):
         """Predict beta_hat_N for N expanded pairs, each with its own encodings (as upstream)."""
         return self.combine_pairs(self.encode_cpgs(cpgs), self.encode_samples(expression_NG))
 
-    def fit_closed_form(self, beta_median: float) -> None:
-        """Set what follows from the training view without gradients (by default nothing)."""
+
+class ClosedFormNetwork(MethylationNetwork):
+    """A network without parameters: all that it knows is fitted at once and kept in buffers.
+
+    The sizes of the buffers follow from the data, so they take the sizes of a checkpoint that is loaded.
+    """
+
+    @abstractmethod
+    def fit_closed_form(self, view: TrainingView) -> None:
+        """Fit the buffers to the training view."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name, buffer in list(self.named_buffers()):
+            if prefix + name in state_dict:
+                owner, _, own_name = name.rpartition(".")
+                setattr(self.get_submodule(owner), own_name, buffer.new_empty(state_dict[prefix + name].shape))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class RowBatchNorm1d(nn.BatchNorm1d):
