@@ -18,7 +18,7 @@ from methyl_lightning import metrics
 from methyl_lightning.datamodule import chunks, read_expression
 from methyl_lightning.expression import MinMaxScaler, check_dilution, dilute
 from methyl_lightning.module import MethylationModule
-from methyl_lightning.predictions import BLOCK, combine, encode_cpgs, encode_samples, predict_grid
+from methyl_lightning.predictions import BLOCK, combine, encode_cpgs, encode_samples
 from methyl_lightning.splits import Split
 from methyl_lightning.store import InputError, Store
 
@@ -121,9 +121,9 @@ def dilution_test(
     measured_CS = store.beta(cpg_C, sample_S)
     module.eval()
 
-    predict_grid(module, store, cpg_C[: BLOCK[0]], sample_S)  # what only a first call costs
+    _predict_undiluted(module, store, cpg_C[: BLOCK[0]], expression_SG)  # what only a first call costs
     start = time.perf_counter()
-    undiluted_CS = predict_grid(module, store, cpg_C, sample_S)
+    undiluted_CS = _predict_undiluted(module, store, cpg_C, expression_SG)
     one_prediction = time.perf_counter() - start
     patient_S = store.samples["patient"].to_numpy(str)[sample_S]
     metrics.evaluate_grid(measured_CS, undiluted_CS, patient_S, seed=seed)
@@ -183,6 +183,15 @@ class _Dilutions(NamedTuple):
         return dilute(self.expression_SG, self.method, level, rng, list(self.sample_S))
 
 
+def _predict_undiluted(
+    module: MethylationModule, store: Store, cpg_C: np.ndarray, expression_SG: np.ndarray
+) -> np.ndarray:
+    """Predict [C, S] in this process alone: with several, the first tests dilution and the others have left."""
+    samples = encode_samples(module, module.scaler(torch.from_numpy(expression_SG).to(module.device)))
+    parts = [combine(module, encode_cpgs(module, store, rows_C), samples) for rows_C in chunks(cpg_C, BLOCK[0])]
+    return np.concatenate(parts)
+
+
 def _predict(
     module: MethylationModule,
     store: Store,
@@ -236,7 +245,7 @@ def _encoded_cpgs(module: MethylationModule, store: Store, cpg_C: np.ndarray) ->
     for place in chunks(np.arange(len(cpg_C)), BLOCK[0]):
         cpgs = encode_cpgs(module, store, cpg_C[place])
         encoded.append((slice(place[0], place[-1] + 1), cpgs))
-        size += sum(part.nbytes for part in cpgs if part is not None)
+        size += sum(part.nbytes for part in cpgs if isinstance(part, torch.Tensor))
         if size > ENCODED_BYTES:
             yield encoded
             encoded, size = [], 0

@@ -70,7 +70,7 @@ def repeat_distributions(repeats: pd.DataFrame, retention: str) -> Figure:
     names = [level_name(level) for level in _levels(diluted)]
     shown = diluted.assign(level=diluted["retention"].map(level_name))
     figure = Figure(figsize=(9.0, 5.6), layout="constrained")
-    grid = figure.subplots(2, 2, sharex=True)
+    grid = figure.subplots(2, 2, sharex=True, sharey="col")
     for column, score in enumerate(AXIS_LABELS):
         where = {"data": shown, "x": "level", "y": score, "order": names}
         sns.boxplot(ax=grid[0, column], **where, color=LIGHT, linecolor=DARK, linewidth=1, width=0.6, fliersize=0)
@@ -161,7 +161,12 @@ def scores_against_retention(
         if published:
             points = [scores[number] for scores in published.values()]
             axes.plot(
-                list(published), points, "s", color=DARK, markerfacecolor="none", label="published (other cohort)"
+                list(published),
+                points,
+                "s",
+                color=DARK,
+                markerfacecolor="none",
+                label="published (other cohort; batches of 50)",
             )
         axes.set(xscale="log", xlabel=f"retention ({retention})", ylabel=AXIS_LABELS[score])
         sns.despine(ax=axes)

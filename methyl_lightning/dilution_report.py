@@ -39,6 +39,7 @@ COLUMNS = {
     "mas_pcc": "MAS-PCC",
     "mac_pcc": "MAC-PCC",
 }
+TESTS = (DILUTED, UNDILUTED, MEAN_EXPRESSION)
 SETTINGS = ("method", "scaler", "seed")
 HEADER = ("retention", *COLUMNS.values(), "published")
 
@@ -156,9 +157,8 @@ def _cell(row: pd.Series, key: str, form: str) -> str:
 
 def _notes(result: DilutionResult, summary: pd.DataFrame) -> list[str]:
     facts, first = result.facts, result.repeats.iloc[0]
-    of_test = summary.set_index("test")
-    full, mean = of_test.loc[UNDILUTED], of_test.loc[MEAN_EXPRESSION]
-    lowest = summary[summary["test"] == DILUTED].iloc[0]
+    levels = summary.to_dict("records")
+    lowest, full, mean = (next(row for row in levels if row["test"] == test) for test in TESTS)
     fitted = (
         "refitted on the diluted test samples themselves, as upstream did (refit_scaler=true)"
         if first["scaler"] == "refitted"
@@ -167,13 +167,14 @@ def _notes(result: DilutionResult, summary: pd.DataFrame) -> list[str]:
     jobs = f" in {facts['n_jobs']} jobs, each of which encoded the CpGs" if "n_jobs" in facts else ""
     view = f"{facts['n_cpgs']:,} CpGs × {facts['n_samples']:,} samples, both unseen in training"
     cost = f"{facts['ratio']:.1f} times one evaluation of the same view ({facts['evaluation_seconds']:.2f} s"
+    kept, lost = ("not defined" if math.isnan(row["mas_pcc"]) else f"{row['mas_pcc']:.3f}" for row in (full, lowest))
     return [
         f"{view}; {facts['n_genes']:,} genes; method {first['method']}, seed {first['seed']}; scaler {fitted}.",
         "Intervals: of the mean over repeats of the draw (Student's t); patients and model stay the same throughout.",
         f"Training-mean expression: every sample has the mean expression of the training samples, so what is left is "
         f"sequence and distances. Of the pooled Spearman {full['spearman']:.3f}, {mean['spearman']:.3f} remains there, "
-        f"MAE goes from {full['mae']:.3f} to {mean['mae']:.3f}; MAS-PCC, {full['mas_pcc']:.3f} undiluted and "
-        f"{lowest['mas_pcc']:.3f} at {level_name(lowest['retention'])}, is not defined there, as nothing differs "
+        f"MAE goes from {full['mae']:.3f} to {mean['mae']:.3f}; MAS-PCC, {kept} undiluted and "
+        f"{lost} at {level_name(lowest['retention'])}, is not defined there, as nothing differs "
         "between samples.",
         f"Cost: {facts['n_draws']} dilutions{jobs} took {facts['dilution_seconds']:.1f} s, {cost} with metrics and "
         f"their intervals); predictions alone {facts['prediction_ratio']:.1f} times.",
