@@ -39,6 +39,9 @@ from methyl_lightning.tracking import finish_wandb
 def train(cfg: DictConfig) -> None:
     """Prepare if needed, fit the model and its references, test them on the same views, print the table."""
     folder = Path(HydraConfig.get().runtime.output_dir)
+    for name, least in (("seed", 0), ("patience", 1)):
+        if not isinstance(cfg[name], int) or cfg[name] < least:
+            raise InputError(f"{name}={cfg[name]}: must be a whole number of at least {least}")
     if cfg.ckpt_path and not Path(cfg.ckpt_path).is_file():
         raise InputError(f"{cfg.ckpt_path}: no such checkpoint; training writes last.ckpt into its run folder")
     loggers = build_loggers(cfg.logger)

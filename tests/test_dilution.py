@@ -220,7 +220,7 @@ def test_a_sweep_of_several_models_is_refused(tested: Path) -> None:
 
 def test_wrong_words_end_in_one_line(tested: Path) -> None:
     assert_refused(command("report", ["sweep=nowhere"], tested), "nowhere", "no dilution test")
-    assert not (tested / "nowhere" / "dilution.md").exists()
+    assert not (tested / "nowhere").exists()
     missing = ["+experiment=dilution", "checkpoint=no.ckpt", "hydra.run.dir=x"]
     assert_refused(command("train", missing, tested), "no.ckpt", "no such checkpoint")
 

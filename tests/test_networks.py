@@ -175,6 +175,37 @@ def test_cells_do_not_depend_on_their_neighbours_in_evaluation(network_class: ty
     torch.testing.assert_close(pairs, grid[[0, 2, 4], [1, 0, 6]])
 
 
+@pytest.mark.parametrize("network_class", [LevyJurgenson, SequenceOnly])
+def test_cpgs_without_a_sequence_stand_apart(network_class: type[MethylationNetwork]):
+    torch.manual_seed(5)
+    network = network_class(N_GENES, WINDOW).double()
+    cpgs, expression = features()
+    known = cpgs._replace(sequence_CL=cpgs.sequence_CL.clone())
+    known.sequence_CL[[1, 3]] = 4
+    # the others' batch statistics and predictions are those of a block without them
+    network.train()
+    encoded = network.encode_cpgs(known)[0]
+    torch.testing.assert_close(encoded[[0, 2, 4]], network.encode_cpgs(rows(known, [0, 2, 4]))[0])
+    assert torch.equal(encoded[1], encoded[3])
+    # a cohort without any sequence trains and is evaluated with finite, moderate values
+    blank = cpgs._replace(sequence_CL=torch.full_like(cpgs.sequence_CL, 4))
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+    for _ in range(30):
+        optimiser.zero_grad()
+        (network(blank, expression) - 0.5).abs().mean().backward()
+        optimiser.step()
+    network.eval()
+    assert (network(blank, expression) - 0.5).abs().max() < 5
+
+
+def rows(cpgs: CpgFeatures, index: list[int]) -> CpgFeatures:
+    """Take some CpGs, without their genes: only the sequence branches are looked at."""
+    none = torch.zeros(0, dtype=torch.long)
+    return CpgFeatures(
+        cpgs.sequence_CL[index], none, none, torch.zeros(len(index), dtype=torch.long), cpgs.key_C[index]
+    )
+
+
 def test_sizes_follow_window_and_genes():
     network = LevyJurgenson(n_genes=60, window=122)
     assert network.motif[0].n_out == 64 * 12

@@ -11,6 +11,7 @@ from methyl_lightning.networks.contract import (
     MethylationNetwork,
     TrainingView,
     motif_branch,
+    on_known,
 )
 
 
@@ -79,4 +80,5 @@ class SequenceOnly(_CpgOnly):
 
     def encode_cpgs(self, cpgs: CpgFeatures) -> Rows:
         """Predict one value a CpG."""
-        return Rows(self.output(self.motif(cpgs.sequence_CL)).squeeze(1))
+        motif_CM = on_known(self.motif, cpgs.sequence_CL, self.output.weight.new_zeros(self.output.in_features))
+        return Rows(self.output(motif_CM).squeeze(1))

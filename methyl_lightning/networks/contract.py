@@ -188,6 +188,31 @@ class SequenceConvolution(nn.Module):
         return self.pool(features_CKL).flatten(1)
 
 
+def on_known(branch: nn.Module, sequence_CL: Tensor, unknown: Tensor) -> Tensor:
+    """Run a sequence branch on the CpGs that have a sequence; rows of N alone get ``unknown``, and no gradient.
+
+    Without this, equal rows leave batch normalisation without variance, and evaluation blows up the lag of its mean.
+
+    Parameters
+    ----------
+    branch
+        From uint8 [C, L] to [C, K].
+    sequence_CL
+        Codes of ACGTN.
+    unknown
+        [K] or [1], the output for a CpG without a sequence.
+    """
+    known_C = (sequence_CL != ALPHABET_SIZE - 1).any(dim=1)
+    n_known = int(known_C.sum())
+    if n_known == len(known_C):
+        return branch(sequence_CL)
+    if n_known < (2 if branch.training else 1):  # one row has no variance to normalise by
+        return unknown.expand(len(known_C), -1)
+    known_RK = branch(sequence_CL[known_C])
+    output_CK = unknown.expand(len(known_C), known_RK.shape[1]).to(known_RK.dtype, copy=True)
+    return output_CK.index_put((known_C.nonzero().squeeze(1),), known_RK)
+
+
 def motif_branch(window: int, units: Iterable[int] = (50, 45, 40)) -> nn.Sequential:
     """Sequence → convolution → fully connected 50 → 45 → 40."""
     convolution = SequenceConvolution(window)

@@ -18,6 +18,7 @@ from methyl_lightning.networks.contract import (
     RowBatchNorm1d,
     SequenceConvolution,
     motif_branch,
+    on_known,
 )
 
 VARIANTS: tuple[int | str, ...] = (1, 2, 3, "port1")
@@ -173,6 +174,7 @@ class LevyJurgenson(MethylationNetwork):
     - a gene at distance 0 weighs +1 (upstream stored 1/bp, where it would be infinite);
     - batch normalisation has PyTorch's momentum 0.1 and epsilon 1e-5, as in the port (TensorFlow: 0.99 and 1e-3);
     - no L1 penalty on the distance branch and PyTorch's default initialisation, as in the port;
+    - a CpG without any known base has motif features 0 and a uniform sequence attention;
     - every layer runs in one precision (the port declares halves).
 
     Source: YakhiniGroup/Methylation ``src/model.py``; agotliber/CH3_project ``src/model.py``.
@@ -211,10 +213,12 @@ class LevyJurgenson(MethylationNetwork):
         near_N = weight_N != 0
         # entries beyond the reach of the weighting are dropped, so that the gather touches a handful of genes a CpG
         kept_N = functional.pad(near_N.cumsum(0), (1, 0))
+        n_genes = self.widths[-1]
+        uniform_G = weight_N.new_full((n_genes,), 1 / n_genes)
         return CpgEncoding(
-            self.motif(cpgs.sequence_CL),
+            on_known(self.motif, cpgs.sequence_CL, weight_N.new_zeros(self.N_MOTIF)),
             self.distance_attention(cpgs.gene_N[near_N], kept_N[cpgs.offset_C], weight_N[near_N]),
-            None if self.sequence_attention is None else self.sequence_attention(cpgs.sequence_CL),
+            None if self.sequence_attention is None else on_known(self.sequence_attention, cpgs.sequence_CL, uniform_G),
         )
 
     def encode_samples(self, expression_SG: Tensor) -> SampleEncoding:
