@@ -16,7 +16,7 @@ from scipy.stats import t as student_t
 
 from methyl_lightning import metrics
 from methyl_lightning.datamodule import chunks, read_expression
-from methyl_lightning.expression import MinMaxScaler, check_dilution, dilute
+from methyl_lightning.expression import check_dilution, dilute
 from methyl_lightning.module import MethylationModule
 from methyl_lightning.predictions import BLOCK, combine, encode_cpgs, encode_samples
 from methyl_lightning.splits import Split
@@ -229,7 +229,7 @@ def _predict(
                 expression_SG = torch.from_numpy(values_SG).to(module.device)
                 scaler = module.scaler
                 if refit_scaler:
-                    scaler = MinMaxScaler(expression_SG.shape[1]).to(module.device)
+                    scaler = type(module.scaler)(expression_SG.shape[1]).to(module.device)
                     scaler.fit(expression_SG)
                 scaled.append(scaler(expression_SG))
             samples = encode_samples(module, torch.cat(scaled))

@@ -129,3 +129,54 @@ class MinMaxScaler(nn.Module):
         varies_G = self.range_G > 0
         unit_SG = (expression_SG - self.minimum_G) / torch.where(varies_G, self.range_G, 1.0)
         return torch.where(varies_G, unit_SG * (self.HIGH - self.LOW) + self.LOW, self.LOW)
+
+
+class ZScoreScaler(nn.Module):
+    """Scale each gene to mean 0 and standard deviation 1 over the training samples; one that is constant becomes 0.
+
+    Parameters
+    ----------
+    n_genes
+        Number of genes G.
+    """
+
+    mean_G: Tensor
+    deviation_G: Tensor
+
+    def __init__(self, n_genes: int):
+        super().__init__()
+        self.register_buffer("mean_G", torch.zeros(n_genes))
+        self.register_buffer("deviation_G", torch.zeros(n_genes))
+
+    def fit(self, expression_SG: Tensor) -> None:
+        """Take mean and standard deviation of each gene over the training samples."""
+        minimum_G, maximum_G = expression_SG.aminmax(dim=0)
+        deviation_G, mean_G = torch.std_mean(expression_SG, dim=0, correction=0)
+        self.mean_G.copy_(mean_G)
+        self.deviation_G.copy_(torch.where(maximum_G > minimum_G, deviation_G, 0.0))  # no rounding left over
+
+    def forward(self, expression_SG: Tensor) -> Tensor:
+        """Scale expression [S, G]."""
+        varies_G = self.deviation_G > 0
+        return torch.where(varies_G, (expression_SG - self.mean_G) / torch.where(varies_G, self.deviation_G, 1.0), 0.0)
+
+
+class NoScaler(nn.Module):
+    """Leave expression in the units of the store."""
+
+    def __init__(self, n_genes: int):
+        super().__init__()
+
+    def fit(self, expression_SG: Tensor) -> None:
+        """Take nothing."""
+
+    def forward(self, expression_SG: Tensor) -> Tensor:
+        """Return expression [S, G] as it is."""
+        return expression_SG
+
+
+SCALERS: dict[str, type[MinMaxScaler | ZScoreScaler | NoScaler]] = {
+    "minmax": MinMaxScaler,
+    "zscore": ZScoreScaler,
+    "none": NoScaler,
+}

@@ -3,6 +3,7 @@
 Legend: C CpGs, S samples, G genes, N pairs.
 """
 
+import math
 from typing import Any
 
 import lightning as L
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from methyl_lightning import __version__, metrics, networks
 from methyl_lightning.datamodule import GridBatch, GridDataModule, PairBatch
-from methyl_lightning.expression import MinMaxScaler
+from methyl_lightning.expression import SCALERS
 
 
 class MethylationModule(L.LightningModule):
@@ -27,20 +28,32 @@ class MethylationModule(L.LightningModule):
         Sizes of the store.
     learning_rate
         Of Adam.
+    expression_scaling
+        ``minmax`` (10…100, as upstream), ``zscore`` or ``none``; fitted on training samples.
     **settings
         Further arguments of the network.
     """
 
-    def __init__(self, network: str, n_genes: int, window: int, learning_rate: float = 1e-3, **settings: Any):
+    def __init__(
+        self,
+        network: str,
+        n_genes: int,
+        window: int,
+        learning_rate: float = 1e-3,
+        expression_scaling: str = "minmax",
+        **settings: Any,
+    ):
         super().__init__()
         if network not in networks.__all__:
             raise ValueError(f"network={network!r}: must be a class of methyl_lightning.networks")
         if not learning_rate > 0:
             raise ValueError(f"learning_rate={learning_rate}: must be positive")
+        if expression_scaling not in SCALERS:
+            raise ValueError(f"expression_scaling={expression_scaling!r}: must be one of {tuple(SCALERS)}")
         self.save_hyperparameters()
         self.learning_rate = learning_rate
         self.network = getattr(networks, network)(n_genes=n_genes, window=window, **settings)
-        self.scaler = MinMaxScaler(n_genes)
+        self.scaler = SCALERS[expression_scaling](n_genes)
         self.provenance: dict[str, Any] = {}
         self._validated: list[tuple[Tensor, Tensor]] = []
 
@@ -97,6 +110,10 @@ class MethylationModule(L.LightningModule):
             "val/spearman": metrics.spearman(measured_N[None], predicted_N[None]),
         }
         self.log_dict(values, prog_bar=True, sync_dist=True)
+        # what checkpoints and early stopping go by: Spearman, or MAE as long as predictions do not differ at all
+        spearman = values["val/spearman"]
+        score = -values["val/mae"] if math.isnan(spearman) else spearman
+        self.log("val/score", score, logger=False, sync_dist=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam, as the port."""

@@ -126,9 +126,9 @@ def fit_and_test(
     ckpt_path: str | None = None,
 ) -> None:
     """Fit one model into its folder and test the checkpoint with the best validation Spearman."""
-    checkpoints = ModelCheckpoint(folder, "best", "val/spearman", mode="max", enable_version_counter=False)
+    checkpoints = ModelCheckpoint(folder, "best", "val/score", mode="max", enable_version_counter=False)
     latest = ModelCheckpoint(folder, "last", enable_version_counter=False)  # save_last would skip what isn't the best
-    stopping = EarlyStopping("val/spearman", patience=cfg.patience, mode="max", check_finite=False)
+    stopping = EarlyStopping("val/score", patience=cfg.patience, mode="max", check_finite=False)
     trainer = instantiate(
         cfg.trainer,
         callbacks=[checkpoints, latest, stopping, StepProgress(label)],

@@ -113,6 +113,22 @@ def test_components_are_those_of_the_singular_value_decomposition() -> None:
     assert not components.loading_GQ[4].any()
 
 
+def test_components_of_many_samples_are_those_of_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("methyl_lightning.networks.ridge.COMPONENT_SAMPLES", 60)
+    generator = torch.Generator().manual_seed(0)
+    factor_SK = torch.randn(200, 2, generator=generator) * torch.tensor([3.0, 1.5])
+    expression_SG = factor_SK @ torch.randn(2, 30, generator=generator) + 0.1 * torch.randn(
+        200, 30, generator=generator
+    )
+    some, again = ExpressionComponents(30, 2), ExpressionComponents(30, 2)
+    some.fit(expression_SG)
+    again.fit(expression_SG)
+    assert torch.equal(some.loading_GQ, again.loading_GQ)
+    left, _, _ = np.linalg.svd(some.genes(expression_SG).numpy(), full_matrices=False)
+    overlap = np.linalg.svd(left[:, :2].T @ np.linalg.qr(some(expression_SG).numpy())[0])[1]
+    assert overlap.min() > 0.99
+
+
 def test_kmers_of_both_strands_are_counted_without_unknown_bases() -> None:
     text = "ACGTTNGCACGA"
     sequence_CL = torch.tensor([["ACGTN".index(base) for base in text]], dtype=torch.uint8)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from methyl_lightning.expression import METHODS, MinMaxScaler, dilute
+from methyl_lightning.expression import METHODS, SCALERS, MinMaxScaler, dilute
 from methyl_lightning.store import InputError
 
 
@@ -124,3 +124,15 @@ def test_scaler_maps_the_training_range_to_10_and_100_and_lets_others_leave_it()
     scaler.fit(torch.tensor([[1.0, 5.0, 0.0], [3.0, 5.0, 8.0], [2.0, 5.0, 2.0]]))
     scaled_SG = scaler(torch.tensor([[1.0, 5.0, 8.0], [3.0, 9.0, 0.0], [4.0, 0.0, 4.0]]))
     torch.testing.assert_close(scaled_SG, torch.tensor([[10.0, 10.0, 100.0], [100.0, 10.0, 10.0], [145.0, 10.0, 55.0]]))
+
+
+def test_other_scalers() -> None:
+    expression_SG = torch.tensor([[1.0, 0.1, 0.0], [3.0, 0.1, 8.0], [2.0, 0.1, 2.0]])
+    scalers = {name: scaler(3) for name, scaler in SCALERS.items()}
+    for scaler in scalers.values():
+        scaler.fit(expression_SG)
+    expected_SG = (expression_SG - expression_SG.mean(0)) / expression_SG.std(0, correction=0)
+    expected_SG[:, 1] = 0  # constant in training
+    np.testing.assert_allclose(scalers["zscore"](expression_SG), expected_SG, atol=1e-6)
+    assert scalers["zscore"](torch.tensor([[1.0, 9.0, 0.0]]))[0, 1] == 0
+    assert torch.equal(scalers["none"](expression_SG), expression_SG)

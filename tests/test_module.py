@@ -159,6 +159,7 @@ def test_training_lowers_the_loss(store: Store) -> None:
     [
         ({"network": "Store"}, "network='Store': must be a class of"),
         ({"network": "LevyJurgenson", "learning_rate": 0}, "learning_rate=0: must be positive"),
+        ({"network": "LevyJurgenson", "expression_scaling": "log"}, "expression_scaling='log': must be one of"),
         ({"network": "LevyJurgenson", "variant": 7}, r"variant=7: must be one of \(1, 2, 3, 'port1'\)"),
         ({"network": "LevyJurgenson", "window": 9}, "window=9: must be at least 10"),
     ],

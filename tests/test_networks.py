@@ -147,6 +147,44 @@ def test_pairs_equal_expanded_pairs(variant):
     )
 
 
+BLOCKS = {"sequence": 0, "distance_attention": 1, "expression_attention": 2, "sequence_attention": 3}
+
+
+@pytest.mark.parametrize("without", [["sequence"], ["distance_attention"], ["expression_attention"], [*BLOCKS][::3]])
+def test_an_ablated_network_is_the_whole_one_with_its_part_unplugged(without: list[str]):
+    torch.manual_seed(5)
+    whole = LevyJurgenson(N_GENES, WINDOW).double()
+    ablated = LevyJurgenson(N_GENES, WINDOW, without=without).double()
+    state = whole.state_dict()
+    blocks = state["connected.weight"].split(whole.widths, 1)
+    for name in without:
+        blocks[BLOCKS[name]].zero_()
+    kept = [blocks[i] for name, i in BLOCKS.items() if name not in without]
+    missing = ablated.load_state_dict(state | {"connected.weight": torch.cat(kept, 1)}, strict=False)
+    left_out = tuple("motif" if name == "sequence" else name for name in without)
+    assert not missing.missing_keys and all(name.startswith(left_out) for name in missing.unexpected_keys)
+    cpgs, expression = features(n_cpgs=N_SAMPLES)
+    for train in (True, False):
+        torch.testing.assert_close(ablated.train(train)(cpgs, expression), whole.train(train)(cpgs, expression))
+        pairs = [network.forward_pairs(cpgs, expression) for network in (ablated, whole)]
+        torch.testing.assert_close(*pairs)
+    ablated(cpgs, expression).sum().backward()
+    assert all(parameter.grad is not None for parameter in ablated.parameters())
+
+
+def test_without_expression_samples_are_alike():
+    torch.manual_seed(6)
+    cpgs, expression = features()
+    network = LevyJurgenson(N_GENES, WINDOW, without=["expression"]).double().eval()
+    assert network.expression_attention is None
+    predicted = network(cpgs, expression)
+    torch.testing.assert_close(predicted, predicted[:, :1].expand_as(predicted))
+    assert predicted[:, 0].std() > 1e-6
+    # the sequence alone: neither genes nor samples are looked at
+    without = ["expression", "distance_attention", "sequence_attention"]
+    assert LevyJurgenson(N_GENES, WINDOW, without=without).double().eval()(cpgs, expression).shape == predicted.shape
+
+
 def test_expression_has_a_gradient_when_asked():
     torch.manual_seed(3)
     network = LevyJurgenson(N_GENES, WINDOW).double().eval()
@@ -218,5 +256,9 @@ def test_sizes_follow_window_and_genes():
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="variant=4: must be one of"):
         LevyJurgenson(N_GENES, WINDOW, 4)
+    with pytest.raises(ValueError, match=r"without=\['genes'\]: must be some of"):
+        LevyJurgenson(N_GENES, WINDOW, without=["genes"])
+    with pytest.raises(ValueError, match="leaves nothing to predict from"):
+        LevyJurgenson(N_GENES, WINDOW, 1, ["sequence", "distance_attention"])
     with pytest.raises(ValueError, match="window=8: must be at least 10"):
         SequenceOnly(N_GENES, 8)

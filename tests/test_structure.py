@@ -231,7 +231,7 @@ def test_models_name_networks_and_take_their_settings() -> None:
     for choice in choices("model"):
         model = settings("train", f"model={choice}")["model"]
         network = getattr(networks, model["network"])
-        own = set(model) - {"_target_", "network", "learning_rate"}
+        own = set(model) - {"_target_", "network", "learning_rate", "expression_scaling"}
         assert {"n_genes", "window"} | own == set(inspect.signature(network).parameters)
 
 
@@ -275,7 +275,7 @@ def test_choices_reach_every_part_of_an_experiment() -> None:
     assert found["data"]["name"] == found["data"]["source"]["cohort"] == "tcga_lgg_hm27"
     assert found["data"]["store"] == "stores/tcga_lgg_hm27.h5" and found["data"]["source"]["window"] == 50
     assert found["model"]["network"] == "Constant" and found["seed"] == 3
-    assert (found["trainer"]["strategy"], found["trainer"]["devices"]) == ("ddp", 2)
+    assert (found["trainer"]["strategy"], found["trainer"]["devices"]) == ("ddp_find_unused_parameters_true", 2)
     assert found["logger"]["wandb"]["name"] == "reproduce" and found["logger"]["wandb"]["folder"] == "run"
     assert "constant" in found["references"]
 

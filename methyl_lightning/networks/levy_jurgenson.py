@@ -4,6 +4,7 @@ Legend: C CpGs, S samples, G genes, L bases, K units of the first connected laye
 N (CpG, gene) entries or pairs.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -22,14 +23,15 @@ from methyl_lightning.networks.contract import (
 )
 
 VARIANTS: tuple[int | str, ...] = (1, 2, 3, "port1")
+ABLATIONS = ("sequence", "expression", "distance_attention", "expression_attention", "sequence_attention")
 TILE_BYTES = 4 << 20  # a tile of the CpG × unit × gene intermediate stays in the cache
 
 
 class CpgEncoding(NamedTuple):
-    """Motif features [C, M] and the attentions that depend on the CpG, each [C, G]."""
+    """Motif features [C, M] (M = 0 without them) and the attentions that depend on the CpG, each [C, G]."""
 
     motif_CM: Tensor
-    distance_attention_CG: Tensor
+    distance_attention_CG: Tensor | None
     sequence_attention_CG: Tensor | None
 
 
@@ -165,6 +167,10 @@ class LevyJurgenson(MethylationNetwork):
         1: motif and distance branches only, hidden G/2, no ELU in the attention, hard ±2 kb window.
         2, 3: all branches, signed 2 kb buckets (they differ in their CpGs: a gene within 10 kb, and all).
         port1: as 3, on CpGs with a gene within 2 kb, what the PyTorch port calls model 1.
+    without
+        What is left out: ``sequence`` (the motif branch), ``expression`` (each expression value becomes 1, and the
+        attention that is computed from them goes), ``distance_attention``, ``expression_attention``,
+        ``sequence_attention``. A model that sees no sequence at all leaves out both sequence parts.
 
     Notes
     -----
@@ -182,24 +188,35 @@ class LevyJurgenson(MethylationNetwork):
 
     N_MOTIF, N_SEQUENCE_HIDDEN, CONNECTED = 40, 20, (50, 45, 40)
 
-    def __init__(self, n_genes: int, window: int, variant: int | str = 3):
+    def __init__(self, n_genes: int, window: int, variant: int | str = 3, without: Sequence[str] = ()):
         super().__init__()
         if variant not in VARIANTS:
             raise ValueError(f"variant={variant!r}: must be one of {VARIANTS}")
+        if not set(without) <= set(ABLATIONS):
+            raise ValueError(f"without={list(without)}: must be some of {ABLATIONS}")
         self.gene_within_bp = {1: 2_000, 2: 10_000, 3: None, "port1": 2_000}[variant]
         self.weighting = "window" if variant == 1 else "buckets"
         full = variant != 1
         n_hidden = max(1, n_genes // (6 if full else 2))
-        self.motif = motif_branch(window)
-        self.distance_attention = Attention(SparseLinear(n_genes, n_hidden), n_hidden, n_genes, elu=full)
+        self.reads_expression = "expression" not in without
+        self.motif: nn.Module | None = None
+        self.distance_attention: nn.Module | None = None
         self.expression_attention: nn.Module | None = None
         self.sequence_attention: nn.Module | None = None
-        if full:
+        if "sequence" not in without:
+            self.motif = motif_branch(window)
+        if "distance_attention" not in without:
+            self.distance_attention = Attention(SparseLinear(n_genes, n_hidden), n_hidden, n_genes, elu=full)
+        if full and self.reads_expression and "expression_attention" not in without:
             self.expression_attention = Attention(nn.Linear(n_genes, n_hidden), n_hidden, n_genes)
+        if full and "sequence_attention" not in without:
             convolution = SequenceConvolution(window)
             hidden = nn.Linear(convolution.n_out, self.N_SEQUENCE_HIDDEN)
             self.sequence_attention = Attention(nn.Sequential(convolution, hidden), self.N_SEQUENCE_HIDDEN, n_genes)
-        self.widths = [self.N_MOTIF] + [n_genes] * (3 if full else 1)
+        attentions = (self.distance_attention, self.expression_attention, self.sequence_attention)
+        self.widths = [self.N_MOTIF if self.motif else 0, *(n_genes if attention else 0 for attention in attentions)]
+        if not any(self.widths):
+            raise ValueError(f"variant={variant!r}, without={list(without)}: leaves nothing to predict from")
         first, second, third = self.CONNECTED
         self.connected = nn.Linear(sum(self.widths), first)
         self.connected_normalisation = RowBatchNorm1d(first)
@@ -209,34 +226,41 @@ class LevyJurgenson(MethylationNetwork):
 
     def encode_cpgs(self, cpgs: CpgFeatures) -> CpgEncoding:
         """Encode sequences and gene distances."""
-        weight_N = distance_weights(cpgs.bp_N, self.weighting, self.connected.weight.dtype)
-        near_N = weight_N != 0
-        # entries beyond the reach of the weighting are dropped, so that the gather touches a handful of genes a CpG
-        kept_N = functional.pad(near_N.cumsum(0), (1, 0))
-        n_genes = self.widths[-1]
-        uniform_G = weight_N.new_full((n_genes,), 1 / n_genes)
-        return CpgEncoding(
-            on_known(self.motif, cpgs.sequence_CL, weight_N.new_zeros(self.N_MOTIF)),
-            self.distance_attention(cpgs.gene_N[near_N], kept_N[cpgs.offset_C], weight_N[near_N]),
-            None if self.sequence_attention is None else on_known(self.sequence_attention, cpgs.sequence_CL, uniform_G),
-        )
+        like = self.connected.weight
+        motif_CM, distance_CG, sequence_CG = like.new_zeros(len(cpgs.offset_C), 0), None, None
+        if self.motif is not None:
+            motif_CM = on_known(self.motif, cpgs.sequence_CL, like.new_zeros(self.N_MOTIF))
+        if self.distance_attention is not None:
+            weight_N = distance_weights(cpgs.bp_N, self.weighting, like.dtype)
+            near_N = weight_N != 0
+            # entries beyond the reach of the weighting are dropped: the gather touches a handful of genes a CpG
+            kept_N = functional.pad(near_N.cumsum(0), (1, 0))
+            distance_CG = self.distance_attention(cpgs.gene_N[near_N], kept_N[cpgs.offset_C], weight_N[near_N])
+        if self.sequence_attention is not None:
+            n_genes = self.widths[-1]
+            sequence_CG = on_known(self.sequence_attention, cpgs.sequence_CL, like.new_full((n_genes,), 1 / n_genes))
+        return CpgEncoding(motif_CM, distance_CG, sequence_CG)
 
     def encode_samples(self, expression_SG: Tensor) -> SampleEncoding:
         """Encode scaled expression."""
+        if not self.reads_expression:
+            return SampleEncoding(torch.ones_like(expression_SG), None)
         if self.expression_attention is None:
             return SampleEncoding(expression_SG, None)
         return SampleEncoding(expression_SG, expression_SG * self.expression_attention(expression_SG))
 
     def _first_layer(self, cpgs: CpgEncoding, samples: SampleEncoding) -> tuple[Tensor, Tensor | None, list[Tensor]]:
         """Split the first connected layer: its CpG part [C, K], its sample part [S, K], and attention, weight, …."""
-        motif_KM, distance_KG, *others = self.connected.weight.split(self.widths, dim=1)
+        motif_KM, distance_KG, expression_KG, sequence_KG = self.connected.weight.split(self.widths, dim=1)
         cpg_CK = functional.linear(cpgs.motif_CM, motif_KM, self.connected.bias)
-        factors = [cpgs.distance_attention_CG, distance_KG]
-        if cpgs.sequence_attention_CG is None or samples.attended_SG is None:
-            return cpg_CK, None, factors
-        expression_KG, sequence_KG = others
-        sample_SK = functional.linear(samples.attended_SG, expression_KG)
-        return cpg_CK, sample_SK, [*factors, cpgs.sequence_attention_CG, sequence_KG]
+        sample_SK = None if samples.attended_SG is None else functional.linear(samples.attended_SG, expression_KG)
+        factors = []
+        for attention_CG, weight_KG in (
+            (cpgs.distance_attention_CG, distance_KG),
+            (cpgs.sequence_attention_CG, sequence_KG),
+        ):
+            factors += [] if attention_CG is None else [attention_CG, weight_KG]
+        return cpg_CK, sample_SK, factors
 
     def _rest(self, connected_CKS: Tensor) -> Tensor:
         features_CKS = self.head(self.connected_activation(self.connected_normalisation(connected_CKS)))
@@ -245,7 +269,9 @@ class LevyJurgenson(MethylationNetwork):
     def combine(self, cpgs: CpgEncoding, samples: SampleEncoding) -> Tensor:
         """Fill the grid: beta_hat_CS."""
         cpg_CK, sample_SK, factors = self._first_layer(cpgs, samples)
-        connected_CKS = _GridProduct.apply(samples.expression_SG, *factors) + cpg_CK[:, :, None]
+        connected_CKS = cpg_CK[:, :, None].expand(-1, -1, len(samples.expression_SG))
+        if factors:
+            connected_CKS = _GridProduct.apply(samples.expression_SG, *factors) + connected_CKS
         if sample_SK is not None:
             connected_CKS = connected_CKS + sample_SK.T
         return self._rest(connected_CKS)

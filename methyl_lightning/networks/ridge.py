@@ -13,6 +13,7 @@ from methyl_lightning.networks.features import Standardiser
 
 PENALTIES = tuple(10 ** (i / 2) for i in range(-8, 5))  # times the number of rows
 ROW_FOLDS, GRID_FOLDS = 5, 3
+COMPONENT_SAMPLES = 2_000
 CONSTANT = 10.0  # a constant feature of this size bears a hundredth of the penalty
 
 
@@ -101,7 +102,7 @@ def cpg_means(beta_CS: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class ExpressionComponents(nn.Module):
-    """Principal components of standardised expression; the first has variance 1 over the training samples.
+    """Principal components of standardised expression; the first has variance 1 over the samples they are taken from.
 
     Parameters
     ----------
@@ -120,9 +121,11 @@ class ExpressionComponents(nn.Module):
         self.register_buffer("loading_GQ", torch.zeros(n_genes, 0))
 
     def fit(self, expression_SG: Tensor) -> None:
-        """Take them from the training samples, by the eigenvectors of the S × S products."""
+        """Take them from at most 2,000 of the training samples, at random: eigenvectors of the S × S products."""
         self.genes.fit(expression_SG)
-        standard_SG = self.genes(expression_SG).double()
+        n_samples = len(expression_SG)
+        sample_S = torch.randperm(n_samples, generator=torch.Generator().manual_seed(n_samples))[:COMPONENT_SAMPLES]
+        standard_SG = self.genes(expression_SG[sample_S.sort().values]).double()
         square_Q, vector_SQ = torch.linalg.eigh(standard_SG @ standard_SG.T)
         kept_Q = torch.arange(len(square_Q) - 1, -1, -1)[: self.n_components]
         kept_Q = kept_Q[square_Q[kept_Q] > 1e-9 * square_Q[-1]]
