@@ -15,7 +15,7 @@ from methyl_lightning.splits import TEST_VIEWS, load_split
 from methyl_lightning.store import Store
 
 METRICS = ("mae", "mse", "spearman", "spearman_batch50", "mas_pcc", "mac_pcc")
-MODELS = ("LevyJurgenson", "bilinear_ridge", "constant", "cpg_mean", "sequence_only", "ceiling")
+MODELS = ("LevyJurgenson", "bilinear_ridge", "constant", "cpg_mean", "expression_only", "sequence_only", "ceiling")
 RUN_FILES = {
     "config.yaml",
     "split.json",
