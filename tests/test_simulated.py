@@ -203,7 +203,7 @@ def test_no_ceiling_without_the_truth_of_this_store(tmp_path: Path) -> None:
 
 
 def test_provenance_names_settings_and_truth(store: Store) -> None:
-    rest = {"n_drivers": 4, "missing": 0.02, "limit_bp": 100_000, "seed": 0}
+    rest = {"n_drivers": 2, "missing": 0.02, "limit_bp": 100_000, "seed": 0}
     assert store.attributes["provenance"] == {
         "source": "simulated",
         "settings": SMALL | rest,
@@ -233,7 +233,7 @@ def test_same_seed_same_arrays(store: Store, tmp_path: Path) -> None:
         ("n_cpgs", 0),
         ("n_cpgs", 100_000),
         ("n_patients", 1),
-        ("n_genes", 3),
+        ("n_genes", 2),
         ("n_chromosomes", 0),
         ("n_drivers", 0),
         ("missing", 1.0),
