@@ -165,21 +165,26 @@ def _cell(value: float | None, interval: list[float | None]) -> str:
     return f"{value:.3f}" if low is None or high is None else f"{value:.3f} ({low:.3f}–{high:.3f})"
 
 
+TABLE_WIDTH = 190
 HEADER = ("view", "model", "cohort", *COLUMNS.values())
 
 
 def print_table(rows: list[list[str]], folder: Path) -> None:
-    """Print the table and write it as ``table.md``."""
+    """Print the table and write it as ``table.md``; a terminal too narrow for the intervals shows values only."""
     lines = ["| " + " | ".join(cells) + " |" for cells in (HEADER, ["---"] * len(HEADER), *rows)]
     (folder / "table.md").write_text("\n".join(lines) + "\n")
-    table = Table(
-        *HEADER,
-        title="Test views: value (95 % interval over patients); Spearman pooled, and averaged over batches of 50 cells",
-        title_justify="left",
-    )
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=TABLE_WIDTH)
+    narrow = console.width < TABLE_WIDTH
+    intervals = f"intervals in {folder / 'table.md'}" if narrow else "95 % interval over patients"
+    title = f"Test views: value ({intervals}); Spearman pooled, and averaged over batches of 50 cells"
+    table = Table(title=title, title_justify="left", padding=(0, 0 if narrow else 1))
+    for i, name in enumerate(HEADER):
+        table.add_column(name, no_wrap=i != HEADER.index("cohort"))
     for previous, row in zip([None, *rows], rows, strict=False):
         if previous is not None and previous[0] != row[0]:
             table.add_section()
-        table.add_row(*row)
-    console = Console()
-    (console if console.is_terminal else Console(width=190)).print(table)
+        first = HEADER.index("MAE")
+        table.add_row(*row[:first], *(cell.partition(" (")[0] if narrow else cell for cell in row[first:]))
+    console.print(table)
