@@ -85,7 +85,7 @@ class MethylationModule(L.LightningModule):
             return self.network.forward_pairs(batch.cpgs, self.scaler(batch.expression_NG))
         return self.network(batch.cpgs, self.scaler(batch.expression_SG))
 
-    def training_step(self, batch: GridBatch | PairBatch, batch_idx: int) -> Tensor | None:
+    def training_step(self, batch: GridBatch | PairBatch, batch_idx: int) -> Tensor:
         """Mean absolute error over the measured cells of a block; one without any has no gradient."""
         beta = batch.beta_N if isinstance(batch, PairBatch) else batch.beta_CS
         measured = ~beta.isnan()

@@ -6,6 +6,7 @@ import resource
 import time
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import lightning as L
 import torch
@@ -42,8 +43,12 @@ def train(cfg: DictConfig) -> None:
     for name, least in (("seed", 0), ("patience", 1)):
         if not isinstance(cfg[name], int) or cfg[name] < least:
             raise InputError(f"{name}={cfg[name]}: must be a whole number of at least {least}")
-    if cfg.ckpt_path and not Path(cfg.ckpt_path).is_file():
-        raise InputError(f"{cfg.ckpt_path}: no such checkpoint; training writes last.ckpt into its run folder")
+    if not cfg.trainer.val_check_interval > 0:
+        raise InputError(f"trainer.val_check_interval={cfg.trainer.val_check_interval}: must be above 0")
+    if cfg.ckpt_path and not is_zipfile(cfg.ckpt_path):  # what torch writes is a zip file, complete only with its end
+        raise InputError(
+            f"{cfg.ckpt_path}: no such checkpoint, or truncated; training writes last.ckpt into its folder"
+        )
     loggers = build_loggers(cfg.logger)
     if cfg.get("checkpoint"):
         trainer = instantiate(cfg.trainer, logger=False, enable_checkpointing=False, _convert_="all")
@@ -74,8 +79,10 @@ def train(cfg: DictConfig) -> None:
         finish_wandb()
 
 
-def build_loggers(groups: DictConfig) -> list[Logger]:
+def build_loggers(groups: DictConfig | None) -> list[Logger]:
     """Build the loggers; in a multirun those that know groups put all jobs into one."""
+    if groups is None:  # logger=null
+        return []
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN:
         for logger in groups.values():
@@ -153,7 +160,7 @@ def fit_and_test(
     best = MethylationModule.load_from_checkpoint(checkpoints.best_model_path, map_location="cpu", weights_only=True)
     best.trainer = trainer
     evaluate_model(
-        best.to(module.device),
+        best.to(trainer.strategy.root_device),  # after fit the module itself is back on the CPU
         datamodule.store,
         datamodule.split,
         folder,
