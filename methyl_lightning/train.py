@@ -79,10 +79,8 @@ def train(cfg: DictConfig) -> None:
         finish_wandb()
 
 
-def build_loggers(groups: DictConfig | None) -> list[Logger]:
+def build_loggers(groups: DictConfig) -> list[Logger]:
     """Build the loggers; in a multirun those that know groups put all jobs into one."""
-    if groups is None:  # logger=null
-        return []
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN:
         for logger in groups.values():
