@@ -20,13 +20,13 @@ import h5py
 import numpy as np
 import pandas as pd
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ALPHABET = "ACGTN"
 BETA_STEP = 1e-4
 BETA_MISSING = 65535
 UNKNOWN_POSITION = -1
 
-CPG_COLUMNS = {"id": str, "chrom": str, "position": np.int64}
+CPG_COLUMNS = {"id": str, "chrom": str, "position": np.int64, "island": str}
 GENE_COLUMNS = {"symbol": str, "id": str, "chrom": str, "start": np.int64, "end": np.int64, "strand": str}
 SAMPLE_COLUMNS = {"id": str, "patient": str, "cohort": str, "tissue_type": str}
 
@@ -246,7 +246,7 @@ class Store:
 
     @cached_property
     def cpgs(self) -> pd.DataFrame:
-        """One row a CpG: id, chrom, position (0-based, of the C; −1 unknown)."""
+        """One row a CpG: id, chrom, position (0-based, of the C; −1 unknown), island (relation to one, "" unknown)."""
         return self._table("cpgs", CPG_COLUMNS)
 
     @cached_property

@@ -166,7 +166,12 @@ def tiny_store(path: Path, **changes: Any) -> Store:
     """Write a store of three CpGs, two genes and two samples whose every value is known."""
     values: dict[str, Any] = {
         "cpgs": pd.DataFrame(
-            {"id": ["cg1", "cg2", "cg3"], "chrom": ["chr1", "chr1", "chrX"], "position": [100, 900, -1]}
+            {
+                "id": ["cg1", "cg2", "cg3"],
+                "chrom": ["chr1", "chr1", "chrX"],
+                "position": [100, 900, -1],
+                "island": ["Island", "OpenSea", ""],
+            }
         ),
         "sequence_CL": np.array([[0, 1, 2, 3], [4, 4, 1, 2], [3, 1, 2, 0]], dtype=np.uint8),
         "genes": pd.DataFrame(

@@ -20,6 +20,7 @@ def test_round_trip(tmp_path: Path) -> None:
         "id": ["cg1", "cg2", "cg3"],
         "chrom": ["chr1", "chr1", "chrX"],
         "position": [100, 900, -1],
+        "island": ["Island", "OpenSea", ""],
     }
     assert store.genes.to_dict("records")[1] == {
         "symbol": "MINUS",
@@ -93,7 +94,7 @@ def test_missing_store_is_named(tmp_path: Path) -> None:
         ("complete", False, "not a complete methyl_lightning store"),
         ("complete", None, "not a complete methyl_lightning store"),
         ("schema_version", None, "not a complete methyl_lightning store"),
-        ("schema_version", 99, "schema version 99, this program reads 1"),
+        ("schema_version", 99, "schema version 99, this program reads 2"),
     ],
 )
 def test_other_files_are_refused(store_path: Path, tmp_path: Path, attribute: str, value: Any, words: str) -> None:

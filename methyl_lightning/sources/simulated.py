@@ -25,6 +25,7 @@ from methyl_lightning.store import ALPHABET, Distances, Store, replacing, write_
 
 A, C, G, T = (ALPHABET.index(letter) for letter in "ACGT")
 SEA, NEAR, SHORE, ISLAND = range(4)
+ZONE_NAMES = ("OpenSea", "OpenSea", "Shore", "Island")  # the relations of Illumina's annotation
 ZONE_SHARES = np.array([0.10, 0.30, 0.25, 0.35])  # of the CpGs, as on an array that favours promoters
 
 BASES_PER_GENE = 20_000
@@ -104,6 +105,7 @@ def simulate(
             "id": [f"cg{c:08d}" for c in range(n_cpgs)],
             "chrom": genes["chrom"].unique()[chrom_C],
             "position": position_C,
+            "island": np.array(ZONE_NAMES)[zone[chrom_C, position_C]],
         }
     )
     samples = _samples(rng, n_patients)

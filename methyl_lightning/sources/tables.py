@@ -203,7 +203,7 @@ def locate_cpgs(path: Path, cpgs: list[str], base: int) -> pd.DataFrame:
     refuse_repeats(path, "probe", table.index.tolist())
     table = table[table["chromStart"] >= base].reindex(cpgs)
     position = (table["chromStart"] - base).fillna(UNKNOWN_POSITION).to_numpy(np.int64)
-    return pd.DataFrame({"id": cpgs, "chrom": table["chrom"].fillna("").to_numpy(), "position": position})
+    return pd.DataFrame({"id": cpgs, "chrom": table["chrom"].fillna("").to_numpy(), "position": position, "island": ""})
 
 
 def locate_genes(path: Path, names: list[str]) -> pd.DataFrame:

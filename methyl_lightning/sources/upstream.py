@@ -103,7 +103,7 @@ def upstream(
     beta = read_beta(Path(labels), separator=",")
     expressed = read_numbers(Path(expression), "sample", separator=",")
     _require(Path(expression), "sample", beta.columns, expressed.index)
-    cpgs = pd.DataFrame({"id": beta.index, "chrom": "", "position": UNKNOWN_POSITION})
+    cpgs = pd.DataFrame({"id": beta.index, "chrom": "", "position": UNKNOWN_POSITION, "island": ""})
     names = expressed.columns
     genes = pd.DataFrame({"symbol": names, "id": names, "chrom": "", "start": -1, "end": -1, "strand": ""})
     paths = [Path(file) for file in (labels, distances, expression, sequences)]
