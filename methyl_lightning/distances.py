@@ -85,6 +85,23 @@ def within(distances: Distances, limit_bp: int) -> np.ndarray:
     return np.diff(counts[distances.indptr_C]) > 0
 
 
+def nearest_gene(distances: Distances) -> tuple[np.ndarray, np.ndarray]:
+    """Find the nearest listed gene of each CpG.
+
+    Returns
+    -------
+    tuple
+        int64 [C] index of the gene, −1 where none is listed, and int64 [C] its signed distance, 0 there.
+    """
+    cpg_N = np.repeat(np.arange(len(distances.indptr_C) - 1), np.diff(distances.indptr_C))
+    order_N = np.lexsort((np.abs(distances.bp_N), cpg_N))
+    found_C, first_C = np.unique(cpg_N[order_N], return_index=True)
+    gene_C = np.full(len(distances.indptr_C) - 1, -1, dtype=np.int64)
+    bp_C = np.zeros(len(gene_C), dtype=np.int64)
+    gene_C[found_C], bp_C[found_C] = distances.gene_N[order_N][first_C], distances.bp_N[order_N][first_C]
+    return gene_C, bp_C
+
+
 def distance_weights(bp_N: Tensor, weighting: str, dtype: torch.dtype) -> Tensor:
     """Weigh signed distances as the original work did.
 

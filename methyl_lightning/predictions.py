@@ -7,13 +7,15 @@ from typing import Any
 
 import anndata
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, distributed
 
 from methyl_lightning import __version__
 from methyl_lightning.datamodule import chunks, read_cpgs, read_expression
+from methyl_lightning.distances import nearest_gene
 from methyl_lightning.module import MethylationModule
-from methyl_lightning.store import Store
+from methyl_lightning.store import Distances, Store
 
 BLOCK = (64, 256)  # largest number of CpGs and of samples that are combined at once
 
@@ -75,12 +77,20 @@ def predict_grid(
     return np.concatenate([parts[i] for i in range(len(cpg_chunks))])
 
 
+def cpg_table(cpgs: pd.DataFrame, genes: pd.DataFrame, distances: Distances) -> pd.DataFrame:
+    """Describe predicted CpGs, indexed by id: chrom, position, island, nearest_gene ("" none), nearest_bp."""
+    gene_C, bp_C = nearest_gene(distances)
+    symbol_C = np.where(gene_C < 0, "", genes["symbol"].to_numpy(str)[gene_C])
+    table = cpgs.assign(nearest_gene=symbol_C, nearest_bp=bp_C).set_index("id")
+    return table.astype({"chrom": "category", "island": "category"})
+
+
 def to_anndata(
     store: Store, cpg_C: np.ndarray, sample_S: np.ndarray, predicted_CS: np.ndarray, measured_CS: np.ndarray, **uns: Any
 ) -> anndata.AnnData:
     """Lay a predicted view out as AnnData: obs samples, var CpGs, X predicted, layer ``measured`` (NaN missing)."""
     obs = store.samples.iloc[sample_S].set_index("id").astype("category")
-    var = store.cpgs.iloc[cpg_C].set_index("id").astype({"chrom": "category"})
+    var = cpg_table(store.cpgs.iloc[cpg_C], store.genes, store.distances.rows(cpg_C))
     return anndata.AnnData(
         X=np.ascontiguousarray(predicted_CS.T),
         obs=obs,

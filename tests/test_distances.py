@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from methyl_lightning.distances import distance_weights, gene_distances, gene_position, within
+from methyl_lightning.distances import distance_weights, gene_distances, gene_position, nearest_gene, within
 from methyl_lightning.store import Distances
 
 BUCKETS = {0: 1, 1: 1, 1999: 1, 2000: 0.5, 3999: 0.5, 4000: 0.25, 17_999: 0.5**8, 18_000: 0.5**9, 19_999: 0.5**9}
@@ -92,6 +92,10 @@ def test_distances_equal_a_naive_loop(anchor: str, limit: int) -> None:
     assert [set(row) for row in found] == expected
     assert all(len(row) == len(set(row)) for row in found)
     assert sum(map(len, found)) > 0
+    gene_C, bp_C = nearest_gene(distances)
+    for row, gene, bp in zip(found, gene_C, bp_C, strict=True):
+        assert (gene, bp) in row if row else (gene, bp) == (-1, 0)
+        assert all(abs(bp) <= abs(other) for _, other in row)
 
 
 def test_gene_position_by_strand() -> None:

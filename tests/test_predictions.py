@@ -93,8 +93,12 @@ def test_anndata_round_trip(store: Store, tmp_path: Path) -> None:
     assert read.var_names.tolist() == cpgs["id"].tolist()
     for column in ("patient", "cohort", "tissue_type"):
         assert read.obs[column].tolist() == samples[column].tolist()
-    for column in ("chrom", "position"):
+    for column in ("chrom", "position", "island"):
         assert read.var[column].tolist() == cpgs[column].tolist()
+    for c, cpg in zip(cpg_C, read.var.itertuples(), strict=True):
+        row = store.distances.rows(np.array([c]))
+        at = np.abs(row.bp_N).argmin()
+        assert (cpg.nearest_gene, cpg.nearest_bp) == (store.genes["symbol"].iloc[row.gene_N[at]], row.bp_N[at])
     assert {name: read.uns["methyl_lightning"][name] for name in ("assembly", "view", "checkpoint")} == {
         "assembly": "simulated",
         "view": "some-view",
