@@ -1,32 +1,27 @@
-"""UCSC Xena tables of one cohort → store, and the reading of tables that the other sources share.
+"""UCSC Xena tables of one cohort → store, and the reading of numbers that the other sources share.
 
 Every reader names the file, the row or column and the remedy in one line (`InputError`) before anything is written.
 Legend: C CpGs, S samples, G genes, L bases; R rows and K columns of a table as it stands in its file.
 """
 
-import gzip
 import hashlib
 import re
-import zlib
-from collections.abc import Iterator
 from csv import QUOTE_NONE
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyfaidx
 
 from methyl_lightning.distances import gene_distances
-from methyl_lightning.store import ALPHABET, UNKNOWN_POSITION, InputError, encode_sequences, write_store
+from methyl_lightning.sources.annotation import locate_cpgs, locate_genes
+from methyl_lightning.sources.genome import read_sequences
+from methyl_lightning.sources.text import MISSING, header_and_rows, refuse_cells, refuse_repeats, split_cells
+from methyl_lightning.store import ALPHABET, UNKNOWN_POSITION, InputError, write_store
 
-MISSING = ["NA", "", "NaN", "nan"]
 BARCODE = re.compile(r"^(?P<patient>TCGA-\w\w-\w{4})-(?P<tissue>\d\d)[A-Z]?(?:-[\w-]+)?$")
 TISSUE_TYPES = {"01": "Primary Tumor", "06": "Metastatic", "11": "Solid Tissue Normal"}
-ENSEMBL_VERSION = re.compile(r"(?<=^ENSG\d{11})\.\d+$")
-STANDARD_CHROMOSOMES = [f"chr{name}" for name in (*range(1, 23), "X", "Y", "M")]
 
 
 def provenance(
@@ -47,56 +42,6 @@ def provenance(
     return {"source": source, "settings": settings, "inputs": inputs, "counts": counts}
 
 
-def refuse_repeats(path: Path, kind: str, names: list[str]) -> None:
-    """Refuse a name that occurs twice."""
-    repeated = pd.Index(names)[pd.Index(names).duplicated()]
-    if len(repeated):
-        raise InputError(f"{path}: {kind} {repeated[0]!r} occurs twice; keep one of them")
-
-
-def refuse_cells(path: Path, table: pd.DataFrame, bad_RK: np.ndarray, remedy: str) -> None:
-    """Refuse a table with a bad cell and name the first."""
-    if bad_RK.any():
-        r, k = np.argwhere(bad_RK)[0]
-        cell = f"row {table.index[r]!r}, column {table.columns[k]!r} is '{table.to_numpy()[r, k]}'"
-        raise InputError(f"{path}: {cell}; {remedy}")
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    try:
-        with gzip.GzipFile(path) if path.suffix == ".gz" else path.open("rb") as file:
-            yield from file
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read ({error}); check the name or get the file again") from error
-
-
-def _cells(line: bytes, separator: str) -> list[str]:
-    return [cell.strip('"') for cell in line.decode("utf-8-sig", errors="replace").rstrip("\r\n").split(separator)]
-
-
-def _header_and_rows(path: Path, separator: str) -> tuple[list[str], list[bytes]]:
-    lines = [line for line in _lines(path) if line.strip(b"\r\n")]
-    header = _cells(lines[0], separator) if lines else []
-    if len(lines) < 2 or len(header) < 2:
-        raise InputError(f"{path}: empty, or not text with {separator!r} between cells (.gz if zipped); replace it")
-    for line in lines[1:]:
-        if line.count(separator.encode()) != len(header) - 1:
-            cells = _cells(line, separator)
-            raise InputError(f"{path}: row {cells[0]!r} has {len(cells)} cells, the header {len(header)}; mend the row")
-    refuse_repeats(path, "column", header)
-    return header, lines[1:]
-
-
-def read_text(path: Path, columns: list[str]) -> pd.DataFrame:
-    """Read a TSV with at least these columns as text, indexed by the first of them; a ``#`` before the header goes."""
-    header, rows = _header_and_rows(path, "\t")
-    header = [name.removeprefix("#") for name in header]
-    for column in columns:
-        if column not in header:
-            raise InputError(f"{path}: no column {column!r} among {', '.join(header)}; add or rename it")
-    return pd.DataFrame([_cells(row, "\t") for row in rows], columns=header, dtype=str).set_index(columns[0])
-
-
 def read_numbers(
     path: Path, kind: str, *, separator: str = "\t", dtype: type[np.floating] = np.float32, missing: bool = False
 ) -> pd.DataFrame:
@@ -104,8 +49,8 @@ def read_numbers(
 
     Cells must be finite numbers; ``NA``, ``NaN`` or nothing gives NaN where ``missing`` is allowed.
     """
-    header, rows = _header_and_rows(path, separator)
-    names = [_cells(row.partition(separator.encode())[0], separator)[0] for row in rows]
+    header, rows = header_and_rows(path, separator)
+    names = [split_cells(row.partition(separator.encode())[0], separator)[0] for row in rows]
     refuse_repeats(path, kind, names)
     options = dict[str, Any](names=header, usecols=range(1, len(header)), sep=separator, quoting=QUOTE_NONE)
     remedy = f"put a number{' or NA' if missing else ''} there"
@@ -150,85 +95,6 @@ def sample_table(ids: list[str], cohort: str) -> pd.DataFrame:
     patient = parts["patient"].fillna(pd.Series(ids))
     tissue_type = [TISSUE_TYPES.get(code, code) for code in parts["tissue"].fillna("unknown")]
     return pd.DataFrame({"id": ids, "patient": patient, "cohort": cohort, "tissue_type": tissue_type})
-
-
-def refuse_off_centre(path: Path, cpgs: list[str], sequence_CL: np.ndarray) -> None:
-    """Refuse a sequence without C at window/2 − 1 and G after it."""
-    c_index = sequence_CL.shape[1] // 2 - 1
-    is_cg = (sequence_CL[:, c_index : c_index + 2] == [ALPHABET.index("C"), ALPHABET.index("G")]).all(axis=1)
-    if not is_cg.all():
-        cpg = cpgs[int(np.argmin(is_cg))]
-        raise InputError(f"{path}: the centre of the sequence of {cpg!r} is not CG; mend it or remove the probe")
-
-
-def read_sequences(path: Path, cpgs: list[str], window: int) -> np.ndarray:
-    """Cut a window around the centre of each probe's FASTA record (C at k − 1 of 2k bases), uint8 [C, window].
-
-    The index of pyfaidx, and the text of a gzip file, lie in a temporary folder: the folder of the input is only read.
-    """
-    with TemporaryDirectory() as folder:
-        text = Path(folder, "sequences.fa") if path.suffix == ".gz" else path
-        if text != path:
-            text.write_bytes(b"".join(_lines(path)))
-        try:
-            fasta = pyfaidx.Fasta(str(text), indexname=str(Path(folder, "index.fai")), as_raw=True)
-        except (pyfaidx.FastaIndexingError, OSError, ValueError) as error:
-            raise InputError(f"{path}: no FASTA file with one record a probe ({error}); mend or replace it") from error
-        with fasta:
-            sequence_CL = encode_sequences([_cut(path, fasta, cpg, window) for cpg in cpgs])
-    refuse_off_centre(path, cpgs, sequence_CL)
-    return sequence_CL
-
-
-def _cut(path: Path, fasta: pyfaidx.Fasta, cpg: str, window: int) -> str:
-    if cpg not in fasta:
-        raise InputError(f"{path}: no sequence of probe {cpg!r}; add it or remove the probe from the methylation table")
-    start, odd = divmod(len(fasta[cpg]) - window, 2)
-    if start < 0 or odd:
-        raise InputError(f"{path}: {cpg!r} has {len(fasta[cpg])} bases; give an even number ≥ window, now {window}")
-    return fasta[cpg][start : start + window]
-
-
-def _coordinates(path: Path, table: pd.DataFrame, chrom: str, columns: list[str]) -> pd.DataFrame:
-    known = table[columns].replace(MISSING, str(UNKNOWN_POSITION))
-    whole = known.apply(lambda column: column.str.fullmatch(r"-?\d+"))
-    refuse_cells(path, table[columns], ~whole.to_numpy(bool), "put a whole number there")
-    chromosomes = ("chr" + table[chrom].str.removeprefix("chr")).replace("chrMT", "chrM")
-    return table.assign(chrom=chromosomes, **known.astype(np.int64))
-
-
-def locate_cpgs(path: Path, cpgs: list[str], base: int) -> pd.DataFrame:
-    """Make the CpG table from a probe map; a probe without a row, or below ``base``, has chrom "" and position −1."""
-    table = _coordinates(path, read_text(path, ["id", "chrom", "chromStart"]), "chrom", ["chromStart"])
-    refuse_repeats(path, "probe", table.index.tolist())
-    table = table[table["chromStart"] >= base].reindex(cpgs)
-    position = (table["chromStart"] - base).fillna(UNKNOWN_POSITION).to_numpy(np.int64)
-    return pd.DataFrame({"id": cpgs, "chrom": table["chrom"].fillna("").to_numpy(), "position": position, "island": ""})
-
-
-def locate_genes(path: Path, names: list[str]) -> pd.DataFrame:
-    """Make the gene table, one row for each name of an expression table: a symbol, or an Ensembl id of any version.
-
-    Of several rows of one gene the one on a standard chromosome (1–22, X, Y, M) is taken, of these the longest.
-    Coordinates are assumed 1-based and inclusive (UCSC knownGene as Bioconductor gives it) and become 0-based and
-    half-open; a gene without coordinates has chrom "", start −1 and end −1.
-    """
-    table = read_text(path, ["symbol", "chr", "start", "end", "strand"])
-    refuse_cells(path, table[["strand"]], ~table[["strand"]].isin(["+", "-"]).to_numpy(), "the strand must be + or -")
-    table = _coordinates(path, table, "chr", ["start", "end"])
-    table = table.assign(start=table["start"] - 1, standard=table["chrom"].isin(STANDARD_CHROMOSOMES))
-    table = table.assign(span=table["end"] - table["start"])[(table["start"] >= 0) & (table["start"] < table["end"])]
-    table = table.sort_values(["standard", "span"], ascending=False, kind="stable").reset_index()
-    row_of: dict[str, int] = {}
-    for key_column in ("symbol", "ensembl"):
-        for row, key in enumerate(table.get(key_column, ())):
-            row_of.setdefault(ENSEMBL_VERSION.sub("", key), row)
-    row_G = [row_of.get(ENSEMBL_VERSION.sub("", name), -1) for name in names]
-    if max(row_G) < 0:
-        raise InputError(f"{path}: no gene of the expression table is in it ({names[0]!r}, …); use the same names")
-    genes = table.reindex(row_G)[["symbol", "chrom", "start", "end", "strand"]].reset_index(drop=True).assign(id=names)
-    genes[["start", "end"]] = genes[["start", "end"]].fillna(UNKNOWN_POSITION).astype(np.int64)
-    return genes.assign(symbol=genes["symbol"].replace("", None).fillna(genes["id"])).fillna("")
 
 
 def tcga_xena(

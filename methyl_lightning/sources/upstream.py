@@ -11,14 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from methyl_lightning.sources.tables import (
-    provenance,
-    read_beta,
-    read_numbers,
-    refuse_cells,
-    refuse_off_centre,
-    sample_table,
-)
+from methyl_lightning.sources.genome import refuse_off_centre
+from methyl_lightning.sources.tables import provenance, read_beta, read_numbers, sample_table
+from methyl_lightning.sources.text import refuse_cells
 from methyl_lightning.store import ALPHABET, UNKNOWN_POSITION, Distances, InputError, write_store
 
 LARGEST_BP = np.iinfo(np.int32).max
