@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from methyl_lightning.distances import gene_distances
-from methyl_lightning.sources.annotation import locate_cpgs, locate_genes
+from methyl_lightning.sources.annotation import locate_cpgs
+from methyl_lightning.sources.genes import locate_genes
 from methyl_lightning.sources.genome import read_sequences
 from methyl_lightning.sources.text import MISSING, header_and_rows, refuse_cells, refuse_repeats, split_cells
 from methyl_lightning.store import ALPHABET, UNKNOWN_POSITION, InputError, write_store
