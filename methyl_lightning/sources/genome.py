@@ -84,8 +84,8 @@ class Centres(NamedTuple):
 
     def __str__(self) -> str:
         """Say the counts in words."""
-        n, before, at, after = self.counts().values()
-        return f"of {n:,} positions {at:,} stand on CG, {before:,} one base after its C, {after:,} one base before it"
+        n, *n_O = self.counts().values()
+        return f"CG is found at offset -1, 0, +1 of {', '.join(f'{count:,}' for count in n_O)} of {n:,} positions"
 
 
 @contextmanager
@@ -248,7 +248,7 @@ def refuse_wrong_positions(
     plus_at = _shares(centres, centres.known_C & ~minus_C)[1]
     if plus_at > MAJORITY and (minus_before if minus == "C" else minus_after) > MAJORITY:
         other = "G" if minus == "C" else "C"
-        raise InputError(f"{found}those on strand - give the position of the {other}: set probe_map_minus={other}")
+        raise InputError(f"{found}on strand - it gives the position of the {other}: set probe_map_minus={other}")
     if at > MAJORITY:
         return
     offset = -1 if before > MAJORITY else 1 if after > MAJORITY else 0
@@ -257,7 +257,7 @@ def refuse_wrong_positions(
     if base - offset in (0, 1):
         right = base - offset
         raise InputError(f"{found}the positions look {right}-based, not {base}-based: set probe_map_base={right}")
-    raise InputError(f"{found}with probe_map_base={base} all are off by {-offset:+d}: give the position of the C")
+    raise InputError(f"{found}with probe_map_base={base} they are off by {-offset:+d}: give the position of the C")
 
 
 def _shares(centres: Centres, of_C: np.ndarray) -> tuple[float, float, float]:
