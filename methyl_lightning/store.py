@@ -9,30 +9,27 @@ Axis letters: C CpGs, S samples, G genes, L bases.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import h5py
 import numpy as np
 import pandas as pd
+
+from methyl_lightning.files import InputError, replacing
 
 SCHEMA_VERSION = 2
 ALPHABET = "ACGTN"
 BETA_STEP = 1e-4
 BETA_MISSING = 65535
 UNKNOWN_POSITION = -1
+BLOCK_BYTES = 2**25  # of rows in memory at once
 
 CPG_COLUMNS = {"id": str, "chrom": str, "position": np.int64, "island": str}
 GENE_COLUMNS = {"symbol": str, "id": str, "chrom": str, "start": np.int64, "end": np.int64, "strand": str}
 SAMPLE_COLUMNS = {"id": str, "patient": str, "cohort": str, "tissue_type": str}
-
-
-class InputError(ValueError):
-    """Input that the person who typed the command can mend: names the thing, the place and the remedy in one line."""
 
 
 class Distances(NamedTuple):
@@ -82,31 +79,64 @@ def encode_sequences(sequences: list[str]) -> np.ndarray:
     return table[np.frombuffer("".join(sequences).encode("ascii"), dtype=np.uint8)].reshape(len(sequences), -1)
 
 
-@contextmanager
-def replacing(path: Path, purpose: str = "file") -> Iterator[Path]:
-    """Give a temporary name beside ``path`` that takes its place only when the block ends without an error."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: {purpose} not written ({error}); the former one, if any, stands") from error
-    finally:
-        if path.parent.is_dir():
-            temporary.unlink(missing_ok=True)
+class Rows(Protocol):
+    """A matrix of which blocks of rows can be had, in memory or not; a numpy array is one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns."""
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray:
+        """Read consecutive rows."""
+
+
+def row_blocks(n_rows: int, row_bytes: int) -> Iterator[slice]:
+    """Cut rows into consecutive blocks of about ``BLOCK_BYTES``."""
+    step = max(1, BLOCK_BYTES // max(row_bytes, 1))
+    for start in range(0, n_rows, step):
+        yield slice(start, min(start + step, n_rows))
+
+
+def _write_rows(file: h5py.File, name: str, dtype: type[np.generic], shape: tuple[int, ...], blocks: Any) -> None:
+    """Write blocks of rows one after the other into a contiguous dataset, and the checksum of its bytes."""
+    dataset = file.create_dataset(name, shape=shape, dtype=dtype)
+    digest = hashlib.sha256()
+    for rows, block in blocks:
+        values = np.ascontiguousarray(block, dtype=dtype)
+        dataset[rows] = values
+        digest.update(values.data)
+    dataset.attrs["sha256"] = digest.hexdigest()
+
+
+def _steps(path: Path, cpgs: pd.DataFrame, samples: pd.DataFrame, beta_CS: Rows) -> Iterator[tuple[slice, np.ndarray]]:
+    """Encode blocks of beta values and refuse a value outside 0…1; blocks of uint16 are steps already."""
+    n_cpgs, n_samples = beta_CS.shape
+    for rows in row_blocks(n_cpgs, 4 * n_samples):
+        block_CS = beta_CS[rows]
+        if block_CS.dtype == np.uint16:
+            yield rows, block_CS
+            continue
+        with np.errstate(invalid="ignore"):
+            outside = (block_CS < 0) | (block_CS > 1)
+        if outside.any():
+            c, s = np.argwhere(outside)[0]
+            raise InputError(
+                f"{path}: beta of CpG {cpgs['id'].iloc[rows.start + c]!r}, sample {samples['id'].iloc[s]!r} "
+                f"is {block_CS[c, s]:g}, outside 0…1; convert the values to beta"
+            )
+        yield rows, encode_beta(block_CS)
 
 
 def write_store(
     path: str | Path,
     *,
     cpgs: pd.DataFrame,
-    sequence_CL: np.ndarray,
+    sequence_CL: Rows,
     genes: pd.DataFrame,
     samples: pd.DataFrame,
     distances: Distances,
     expression_SG: np.ndarray,
-    beta_CS: np.ndarray,
+    beta_CS: Rows,
     units: str,
     assembly: str,
     provenance: Mapping[str, Any],
@@ -120,13 +150,13 @@ def write_store(
     cpgs, genes, samples
         Tables with the columns of ``CPG_COLUMNS``, ``GENE_COLUMNS``, ``SAMPLE_COLUMNS``; positions 0-based.
     sequence_CL
-        uint8 [C, L], codes of ``ACGTN``.
+        uint8 [C, L], codes of ``ACGTN``; read and written block by block of rows.
     distances
         One row a CpG.
     expression_SG
         float32 [S, G], finite.
     beta_CS
-        float [C, S] in 0…1, NaN where missing.
+        float [C, S] in 0…1, NaN where missing, or uint16 steps as in the store; read and written block by block.
     units
         What the expression values are, for example ``log2(norm+1)``.
     assembly
@@ -150,14 +180,6 @@ def write_store(
             f"{path}: expression of sample {samples['id'].iloc[s]!r}, gene {genes['id'].iloc[g]!r} "
             "is not a finite number; remove the gene or fill the value"
         )
-    with np.errstate(invalid="ignore"):
-        outside = (beta_CS < 0) | (beta_CS > 1)
-    if outside.any():
-        c, s = np.argwhere(outside)[0]
-        raise InputError(
-            f"{path}: beta of CpG {cpgs['id'].iloc[c]!r}, sample {samples['id'].iloc[s]!r} "
-            f"is {beta_CS[c, s]:g}, outside 0…1; convert the values to beta"
-        )
     with replacing(path, "store") as temporary, h5py.File(temporary, "w") as file:
         for name, table, columns in (
             ("cpgs", cpgs, CPG_COLUMNS),
@@ -170,17 +192,19 @@ def write_store(
                 group[column] = (
                     values.astype(str).to_numpy(dtype=h5py.string_dtype()) if kind is str else values.to_numpy(kind)
                 )
-        file["cpgs/sequence"] = np.ascontiguousarray(sequence_CL, dtype=np.uint8)
+        n_cpgs, window = sequence_CL.shape
+        windows = ((rows, sequence_CL[rows]) for rows in row_blocks(n_cpgs, window))
+        _write_rows(file, "cpgs/sequence", np.uint8, (n_cpgs, window), windows)
         file["distances/indptr"] = distances.indptr_C.astype(np.int64)
         file["distances/gene"] = distances.gene_N.astype(np.int32)
         file["distances/bp"] = distances.bp_N.astype(np.int32)
-        file["expression"] = np.ascontiguousarray(expression_SG, dtype=np.float32)
+        _write_rows(file, "expression", np.float32, expression_SG.shape, [(slice(None), expression_SG)])
         file["expression"].attrs["units"] = units
-        file["beta"] = encode_beta(beta_CS)
+        _write_rows(file, "beta", np.uint16, tuple(beta_CS.shape), _steps(path, cpgs, samples, beta_CS))
         file.attrs.update(
             schema_version=SCHEMA_VERSION,
             assembly=assembly,
-            window=sequence_CL.shape[1],
+            window=window,
             provenance=json.dumps(dict(provenance), sort_keys=True),
         )
         file.flush()

@@ -26,6 +26,7 @@ ROOT = PACKAGE.parent
 CONF = conf_folder()
 # a file may import what stands above it
 ORDER = [
+    "files",
     "store",
     "distances",
     "expression",
