@@ -321,7 +321,8 @@ def test_wrong_evaluation_settings_are_one_line(elsewhere: Path, overrides: list
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["data=tcga_xena"], ["data.source.methylation"]),
+        (["data=tcga_xena"], ["data.source.genes"]),
+        (["data=tcga_xena", "data.source.genes=x"], ["data.source.methylation: not given", "name the file"]),
         (["data=tcga_lgg_hm27", "raw=/nowhere"], ["/nowhere/", "cannot be read"]),
         (["data=upstream", "raw=/nowhere"], ["/nowhere/upstream_mini/ch3_sample_mini.csv.gz", "cannot be read"]),
         (["data=nonsense"], ["'data/nonsense'", "simulated"]),

@@ -38,7 +38,15 @@ ORDER = [
     "sources.genome",
     "sources.selection",
     "sources.download",
-    "sources.tables",
+    "sources.reading",
+    "sources.matrices",
+    "sources.barcodes",
+    "sources.formats",
+    "sources.gather",
+    "sources.record",
+    "sources.windows",
+    "sources.pairing",
+    "sources.cohorts",
     "sources.simulated",
     "sources.upstream",
     "splits",
@@ -147,7 +155,7 @@ def test_only_commands_know_hydra() -> None:
         ("metrics", {"torch", "lightning", "h5py", "matplotlib"}),
         ("figures", {"torch", "lightning", "h5py"}),
         ("networks", {"lightning", "hydra", "omegaconf", "anndata", "wandb", "matplotlib"}),
-        ("sources.tables", {"lightning", "wandb", "matplotlib", "anndata"}),
+        ("sources.cohorts", {"lightning", "wandb", "matplotlib"}),
         ("splits", {"torch", "lightning"}),
     ],
 )
@@ -201,7 +209,7 @@ def choices(group: str) -> list[str]:
 
 
 NOT_GIVEN = {
-    "tcga_xena": {f"data.source.{name}" for name in ("methylation", "expression", "probe_map", "genes")},
+    "tcga_xena": {"data.source.genes"},
 }
 CHOICES = [(group, choice) for group in ("data", "model", "trainer", "logger") for choice in choices(group)]
 

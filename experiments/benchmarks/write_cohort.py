@@ -1,7 +1,7 @@
 """Write two cohorts in UCSC Xena's layout, of any size, as they would be downloaded: text, gzip, FASTA.
 
-``python experiments/benchmarks/write_cohort.py FOLDER --scale 0.1`` writes a tenth of the full size, which is that of the
-published work: 485,512 CpGs × (873 + 477) samples, 20,000 genes, and a genome with one CpG of the array in 6,400 bases.
+``python experiments/benchmarks/write_cohort.py FOLDER --scale 0.1`` writes a tenth of the full size, which is that of
+the published work: 485,512 CpGs × (873 + 477) samples, 20,000 genes, a genome with one CpG of the array in 6,400 bases.
 CpGs, genes and genome are scaled, samples are not. Values are rows of one small simulated cohort, each with its own
 jitter, so their distribution, missing share and number of digits are those of the simulator and cost little to draw.
 
@@ -11,6 +11,7 @@ Legend: C CpGs, G genes, S samples, R rows of a block, W bytes of a cell.
 import argparse
 import gzip
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -56,17 +57,16 @@ def write_matrix(
 ) -> None:
     """Write one matrix of all samples as one file a cohort."""
     bounds = np.cumsum([0, *COHORTS.values()])
-    outputs = []
-    for cohort, start, stop in zip(COHORTS, bounds[:-1], bounds[1:], strict=True):
-        (folder / cohort).mkdir(parents=True, exist_ok=True)
-        output = gzip.open(folder / cohort / file, "wb", compresslevel=1)
-        output.write("\t".join(["sample", *barcodes[start:stop]]).encode() + b"\n")
-        outputs.append((output, start, stop))
-    for names, step_RS in rows:
-        for output, start, stop in outputs:
-            output.write(lines(names, texts_W[step_RS[:, start:stop]]))
-    for output, _, _ in outputs:
-        output.close()
+    with ExitStack() as stack:
+        outputs = []
+        for cohort, start, stop in zip(COHORTS, bounds[:-1], bounds[1:], strict=True):
+            (folder / cohort).mkdir(parents=True, exist_ok=True)
+            output = stack.enter_context(gzip.open(folder / cohort / file, "wb", compresslevel=1))
+            output.write("\t".join(["sample", *barcodes[start:stop]]).encode() + b"\n")
+            outputs.append((output, start, stop))
+        for names, step_RS in rows:
+            for output, start, stop in outputs:
+                output.write(lines(names, texts_W[step_RS[:, start:stop]]))
 
 
 def write_genome(

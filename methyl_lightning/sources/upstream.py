@@ -6,13 +6,16 @@ and one-hot sequences (CpG × 5·L, letters in the order A C G T N). They name n
 Legend: C CpGs, S samples, G genes, L bases, A letters, N (CpG, gene) entries.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from methyl_lightning.sources.barcodes import sample_table
 from methyl_lightning.sources.genome import refuse_off_centre
-from methyl_lightning.sources.tables import provenance, read_beta, read_numbers, sample_table
+from methyl_lightning.sources.matrices import checked_beta, read_all, text_matrix
+from methyl_lightning.sources.record import provenance
 from methyl_lightning.sources.text import refuse_cells
 from methyl_lightning.store import ALPHABET, UNKNOWN_POSITION, Distances, InputError, write_store
 
@@ -27,7 +30,7 @@ def _require(path: Path, kind: str, wanted: pd.Index, names: pd.Index) -> None:
 
 def read_distances(path: Path, cpgs: pd.Index, genes: pd.Index) -> Distances:
     """Turn signed inverse distances into base pairs, round(1/value), for these CpGs and genes; zeros are left out."""
-    table = read_numbers(path, "CpG", separator=",", dtype=np.float64)
+    table = read_all(text_matrix(path, "CpG", separator=",", dtype=np.float64))
     _require(path, "CpG", cpgs, table.index)
     _require(path, "gene", genes, table.columns)
     table = table.loc[cpgs, genes]
@@ -43,7 +46,7 @@ def read_distances(path: Path, cpgs: pd.Index, genes: pd.Index) -> Distances:
 
 def read_one_hot(path: Path, cpgs: pd.Index) -> np.ndarray:
     """Decode the sequences of these CpGs, uint8 [C, L]; refuse a base that is not exactly one letter."""
-    table = read_numbers(path, "CpG", separator=",")
+    table = read_all(text_matrix(path, "CpG", separator=","))
     _require(path, "CpG", cpgs, table.index)
     n_cells = table.shape[1]
     if n_cells % (2 * len(ALPHABET)):
@@ -95,8 +98,9 @@ def upstream(
         If an input is missing, damaged or contradicts another.
     """
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in locals().items() if k != "store"}
-    beta = read_beta(Path(labels), separator=",")
-    expressed = read_numbers(Path(expression), "sample", separator=",")
+    measured = text_matrix(Path(labels), "CpG", separator=",", missing=True)
+    beta = read_all(measured._replace(chunks=partial(checked_beta, measured)))
+    expressed = read_all(text_matrix(Path(expression), "sample", separator=","))
     _require(Path(expression), "sample", beta.columns, expressed.index)
     cpgs = pd.DataFrame({"id": beta.index, "chrom": "", "position": UNKNOWN_POSITION, "island": ""})
     names = expressed.columns
@@ -113,5 +117,5 @@ def upstream(
         beta_CS=beta.to_numpy(),
         units="log2(norm+1)",
         assembly=assembly,
-        provenance=provenance("upstream", settings, paths, genes, beta.to_numpy()),
+        provenance=provenance("upstream", settings, paths, genes, beta.shape, float(beta.isna().to_numpy().mean())),
     )

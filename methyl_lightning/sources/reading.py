@@ -1,0 +1,42 @@
+"""What a person sees while a large file is read: rows, rate, and the time left."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+log = logging.getLogger(__name__)
+LARGE_BYTES = 10_000_000  # smaller files are read in silence
+
+
+@contextmanager
+def shown(path: Path) -> Iterator[Callable[[int, float], None]]:
+    """Show a bar on a terminal, and one line when a large file has been read; the block tells rows and share so far."""
+    started, n_rows = time.perf_counter(), 0
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rows]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(path.name, total=1.0, rows="")
+
+        def tell(more_rows: int, share: float) -> None:
+            nonlocal n_rows
+            n_rows += more_rows
+            rate = n_rows / (time.perf_counter() - started)
+            bar.update(task, completed=share, rows=f"{n_rows:,} rows, {rate:,.0f} rows/s")
+
+        yield tell
+    if path.stat().st_size >= LARGE_BYTES:
+        seconds = time.perf_counter() - started
+        log.info(f"{path}: {n_rows:,} rows in {seconds:,.1f} s, {n_rows / seconds:,.0f} rows/s")
