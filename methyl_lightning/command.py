@@ -16,7 +16,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from methyl_lightning.store import InputError, Store
+from methyl_lightning.check import describe, read_contents
+from methyl_lightning.check_figure import store_page
+from methyl_lightning.store import InputError, Store, replacing
 
 FULL_ERROR, SHORT_ERROR = "HYDRA_FULL_ERROR", "METHYL_LIGHTNING_SHORT_ERROR"
 # what Lightning says of things that are meant here, or advertises
@@ -78,6 +80,24 @@ def _exit(error: Exception) -> None:
         message = ". ".join(dict.fromkeys(causes)).replace("\n", "  ")
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(2)
+
+
+def check_store(path: str) -> None:
+    """Say what a store holds and draw it on one page beside the store, ``<store stem>.png``."""
+    store = Store(path)
+    contents = read_contents(store)
+    print(describe(store, contents))
+    page = store.path.with_suffix(".png")
+    with replacing(page, "figure") as temporary:
+        store_page(store, contents).savefig(temporary, format="png", dpi=150)
+    print(f"{page}: its figure")
+
+
+def download_files(data: DictConfig) -> None:
+    """Fetch the public files that ``data.source`` reads."""
+    if "download" not in data:
+        raise InputError(f"download=true: data={data.name} names no public files; only data=tcga_brca_luad does")
+    instantiate(data.download, _convert_="all")
 
 
 def prepare_store(data: DictConfig) -> Store:

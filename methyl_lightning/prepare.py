@@ -1,12 +1,17 @@
-"""Turn raw files into a store: ``python -m methyl_lightning.prepare data=tcga_xena …``."""
+"""Turn raw files into a store, or say what a store holds: ``python -m methyl_lightning.prepare data=tcga_xena …``."""
 
 from omegaconf import DictConfig
 
-from methyl_lightning.command import prepare_store, run_command
+from methyl_lightning.command import check_store, download_files, prepare_store, run_command
 
 
 def prepare(cfg: DictConfig) -> None:
-    """Prepare the store that the configuration describes."""
+    """Prepare the store that the configuration describes, or look at the one that ``check`` names."""
+    if cfg.check is not None:
+        check_store(cfg.check)
+        return
+    if cfg.download:
+        download_files(cfg.data)
     prepare_store(cfg.data)
 
 

@@ -113,7 +113,7 @@ def build_module(model: DictConfig, store: Store, seed: int) -> MethylationModul
 
 def build_datamodule(cfg: DictConfig, module: MethylationModule) -> GridDataModule:
     """Build the views; the network says which CpGs it is defined on unless ``data.gene_within_bp`` does."""
-    settings = {key: value for key, value in cfg.data.items() if key not in ("source", "name")}
+    settings = {key: value for key, value in cfg.data.items() if key not in ("source", "name", "download")}
     if settings["gene_within_bp"] is None:
         settings["gene_within_bp"] = module.network.gene_within_bp
     if cfg.ckpt_path and settings["split_file"] is None:

@@ -1,0 +1,169 @@
+"""What a store holds, read block by block: shapes, missing shares, ranges, checksums, and where it came from.
+
+Legend: C CpGs, S samples, G genes, L bases, B bins, N (CpG, gene) entries.
+"""
+
+import hashlib
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from methyl_lightning.distances import nearest_gene
+from methyl_lightning.store import ALPHABET, BETA_MISSING, BETA_STEP, UNKNOWN_POSITION, InputError, Store, row_blocks
+
+N_BINS = 100
+N_STEPS = round(1 / BETA_STEP) + 1
+MATRICES = ("beta", "cpgs/sequence", "expression")
+REMEDY = "make it again with python -m methyl_lightning.prepare"
+
+
+class Contents(NamedTuple):
+    """Counts over a whole store.
+
+    Attributes
+    ----------
+    beta_counts
+        Cohort → int64 [B], cells in equal bins of 0…1.
+    missing_C, missing_S
+        Share of the cells without a value, by CpG and by sample.
+    beta_range
+        Lowest and highest value.
+    base_counts
+        int64 [A], bases of all windows.
+    off_cg
+        Number of windows with known bases other than CG in the centre.
+    nearest_bp_C
+        Signed distance of the nearest gene, of the CpGs that have one.
+    checksums
+        Name of a matrix → SHA-256 of its bytes, as recorded and found again.
+    """
+
+    beta_counts: dict[str, np.ndarray]
+    missing_C: np.ndarray
+    missing_S: np.ndarray
+    beta_range: tuple[float, float]
+    base_counts: np.ndarray
+    off_cg: int
+    nearest_bp_C: np.ndarray
+    checksums: dict[str, str]
+
+
+def read_contents(store: Store) -> Contents:
+    """Read a whole store and check it.
+
+    Raises
+    ------
+    InputError
+        If a matrix is not what was written, or a value is out of its range.
+    """
+    cohort_S = store.samples["cohort"].to_numpy()
+    n_cpgs, n_samples = store.beta_steps_CS.shape
+    step_counts = {cohort: np.zeros(BETA_MISSING + 1, np.int64) for cohort in pd.unique(cohort_S)}
+    missing_C, missing_S = np.zeros(n_cpgs, np.int64), np.zeros(n_samples, np.int64)
+    digests = {name: hashlib.sha256() for name in MATRICES}
+    for rows in row_blocks(n_cpgs, 8 * n_samples):
+        block_CS = np.array(store.beta_steps_CS[rows])
+        digests["beta"].update(block_CS.data)
+        for cohort, counts in step_counts.items():
+            counts += np.bincount(block_CS[:, cohort_S == cohort].ravel(), minlength=len(counts))
+        is_missing_CS = block_CS == BETA_MISSING
+        missing_C[rows] = is_missing_CS.sum(axis=1)
+        missing_S += is_missing_CS.sum(axis=0)
+    total = np.sum(list(step_counts.values()), axis=0)
+    measured = np.flatnonzero(total[:BETA_MISSING])
+    if len(measured) and measured[-1] >= N_STEPS:
+        raise InputError(f"{store.path}: beta up to {measured[-1] * BETA_STEP:g}, outside 0…1; {REMEDY}")
+
+    base_counts, off_cg = np.zeros(256, np.int64), 0
+    centre = store.window // 2 - 1
+    for rows in row_blocks(n_cpgs, 8 * store.window):
+        block_CL = np.array(store.sequence_CL[rows])
+        digests["cpgs/sequence"].update(block_CL.data)
+        base_counts += np.bincount(block_CL.ravel(), minlength=len(base_counts))
+        first_C, second_C = block_CL[:, centre], block_CL[:, centre + 1]
+        known_C = (first_C != ALPHABET.index("N")) & (second_C != ALPHABET.index("N"))
+        off_cg += int((known_C & ((first_C != ALPHABET.index("C")) | (second_C != ALPHABET.index("G")))).sum())
+    if base_counts[len(ALPHABET) :].any():
+        raise InputError(f"{store.path}: a sequence holds a letter other than {', '.join(ALPHABET)}; {REMEDY}")
+
+    if not np.isfinite(store.expression_SG).all():
+        raise InputError(f"{store.path}: an expression value is not a finite number; {REMEDY}")
+    digests["expression"].update(np.ascontiguousarray(store.expression_SG).data)
+    gene_C, bp_C = nearest_gene(store.distances)
+    return Contents(
+        {cohort: _binned(counts) for cohort, counts in step_counts.items()},
+        missing_C / n_samples,
+        missing_S / n_cpgs,
+        (measured[0] * BETA_STEP, measured[-1] * BETA_STEP) if len(measured) else (np.nan, np.nan),
+        base_counts[: len(ALPHABET)],
+        off_cg,
+        bp_C[gene_C >= 0],
+        _compare(store, {name: digest.hexdigest() for name, digest in digests.items()}),
+    )
+
+
+def _binned(step_counts: np.ndarray) -> np.ndarray:
+    """Sum the counts of steps in equal bins; the step of 1 belongs to the last."""
+    bin_of = np.minimum(np.arange(N_STEPS) * N_BINS // (N_STEPS - 1), N_BINS - 1)
+    return np.bincount(bin_of, step_counts[:N_STEPS], N_BINS).astype(np.int64)
+
+
+def _compare(store: Store, found: dict[str, str]) -> dict[str, str]:
+    with h5py.File(store.path, "r") as file:
+        for name, checksum in found.items():
+            if file[name].attrs.get("sha256", checksum) != checksum:
+                raise InputError(f"{store.path}: {name} is damaged, its checksum is another; {REMEDY}")
+    return found
+
+
+def describe(store: Store, contents: Contents) -> str:
+    """Say in lines of text what a store holds and where it came from."""
+    cpgs, genes, samples = store.cpgs, store.genes, store.samples
+    placed = int((cpgs["position"] != UNKNOWN_POSITION).sum())
+    n_bases = contents.base_counts.sum()
+    low, high = contents.beta_range
+    low_g, high_g = float(store.expression_SG.min()), float(store.expression_SG.max())
+    nearest = np.abs(contents.nearest_bp_C)
+    groups = samples.groupby(["cohort", "tissue_type"], sort=False).size()
+    islands = cpgs["island"].replace("", "unknown").value_counts()
+    lines = [
+        f"{store.path}: {store.path.stat().st_size / 1e6:,.1f} MB, assembly {store.attributes['assembly']}",
+        f"CpGs         {len(cpgs):,}, {placed:,} with a position; {_listed(islands)}",
+        f"samples      {len(samples):,} of {samples['patient'].nunique():,} patients; {_listed(groups)}",
+        f"genes        {len(genes):,}, {int((genes['start'] != UNKNOWN_POSITION).sum()):,} with coordinates",
+        f"beta         {low:.4f} to {high:.4f}; {contents.missing_C.mean():.2%} missing, "
+        f"at most {contents.missing_C.max():.0%} of a CpG and {contents.missing_S.max():.0%} of a sample",
+        f"expression   {low_g:.4g} to {high_g:.4g}, {store.attributes['units']}",
+        f"sequences    window {store.window}, {contents.base_counts[-1] / n_bases:.2%} N; "
+        f"{contents.off_cg:,} with other bases than CG in the centre",
+        f"distances    {len(store.distances.bp_N):,}; {len(nearest):,} CpGs have a gene"
+        + (f", the nearest at {np.median(nearest):,.0f} bp (median)" if len(nearest) else ""),
+    ]
+    lines += [f"sha256       {checksum} {name}" for name, checksum in contents.checksums.items()]
+    return "\n".join([*lines, *_origin(store.attributes["provenance"])])
+
+
+def _listed(counts: pd.Series) -> str:
+    names = (" ".join(name) if isinstance(name, tuple) else str(name) for name in counts.index)
+    return ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
+
+
+def _origin(provenance: dict[str, Any]) -> list[str]:
+    lines = [f"source       {provenance['source']}"]
+    lines += [f"  {name}={value}" for name, value in provenance["settings"].items()]
+    for file in provenance.get("inputs", []):
+        lines.append(f"input        {file['sha256']} {file['file']} ({file['bytes']:,} bytes)")
+    for one in provenance.get("filters", []):
+        lines.append(f"filter       {one['filter']}: kept {one['kept']:,}, dropped {one['dropped']:,}")
+    for one in provenance.get("cohorts", []):
+        lines.append(
+            f"cohort       {one['name']}: {one['cpgs']:,} CpGs, {one['samples']:,} samples, {one['genes']:,} genes, "
+            f"{len(one['duplicates_left_out']):,} duplicates left out"
+        )
+    if provenance.get("sequences"):
+        lines.append(
+            "centres      " + ", ".join(f"{name} {count:,}" for name, count in provenance["sequences"].items())
+        )
+    return lines
