@@ -15,7 +15,7 @@ from methyl_lightning.sources.genome import (
     open_fasta,
     orient,
     probe_windows,
-    read_sequences,
+    refuse_off_centre,
     refuse_wrong_positions,
     refuse_wrong_probes,
     reverse_complement,
@@ -263,7 +263,16 @@ def test_probe_windows_are_cut_around_the_centre(probes):
     assert centres.off_cg_C.tolist() == [False, False, False, True]
     refuse_wrong_probes(probes, centres)
     with pytest.raises(InputError, match=r"probes.fa: .*'ch1' is not CG"):
-        read_sequences(probes, list(PROBES), 6)
+        refuse_off_centre(probes, ["d", "b", "a", "ch1"], sequence_CL)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("c", "no sequence of probe 'c'"), ("short", "has 4 bases"), ("odd", "has 7")]
+)
+def test_probe_without_a_fitting_record_is_named(probes, name, words):
+    probes.write_text(probes.read_text() + ">short\nACGT\n>odd\nTTACGAT\n")
+    with open_fasta(probes) as fasta, pytest.raises(InputError, match=f"probes.fa: .*{words}"):
+        probe_windows(fasta, ["a", name], 6)
 
 
 @pytest.mark.parametrize(("bases", "words"), [("TCGAAT", "before"), ("TTACGT", "after"), ("TTAAAT", "not at")])

@@ -16,7 +16,7 @@ from methyl_lightning.store import UNKNOWN_POSITION, InputError
 
 AUTOSOMES = [f"chr{number}" for number in range(1, 23)]
 STANDARD_CHROMOSOMES = [*AUTOSOMES, "chrX", "chrY", "chrM"]
-ACCESSION = re.compile(r"NC_0000(\d\d)\.\d+")  # RefSeq names of the human chromosomes, any assembly
+ACCESSION = re.compile(r"NC_0000(0[1-9]|1\d|2[0-4])\.\d+")  # RefSeq names of the human chromosomes, any assembly
 ACCESSION_NAMES = {"23": "X", "24": "Y"}
 MITOCHONDRIA = ("MT", "NC_012920.1")
 

@@ -282,14 +282,6 @@ def refuse_off_centre(path: Path, cpgs: list[str], sequence_CL: np.ndarray) -> N
         raise InputError(f"{path}: the centre of the sequence of {cpg!r} is not CG; mend it or remove the probe")
 
 
-def read_sequences(path: Path, cpgs: list[str], window: int) -> np.ndarray:
-    """Read the window around the centre of each probe's record, uint8 [C, window]; refuse one that is not on CG."""
-    with open_fasta(path) as probes:
-        sequence_CL = probe_windows(probes, cpgs, window)
-    refuse_off_centre(path, cpgs, sequence_CL)
-    return sequence_CL
-
-
 def reverse_complement(sequence_CL: np.ndarray) -> np.ndarray:
     """Read windows on the other strand; the CG stays in the centre."""
     return COMPLEMENT[sequence_CL[:, ::-1]]
