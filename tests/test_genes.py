@@ -97,7 +97,8 @@ def write(path: Path, lines: list[str]) -> Path:
 
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("source", FORMATS)
-def test_every_format_gives_the_same_genes(tmp_path, source, zipped):
+def test_every_format_gives_the_same_genes(tmp_path, source, zipped, caplog):
+    caplog.set_level("INFO")
     lines, kind, assembly = FORMATS[source]
     path = write(tmp_path / ("genes.gz" if zipped else "genes"), lines)
     assert recognise(path) == (kind, assembly)
@@ -108,6 +109,7 @@ def test_every_format_gives_the_same_genes(tmp_path, source, zipped):
     assert genes["start"].tolist() == [100, -1, 1500]
     assert genes["end"].tolist() == [700, -1, 2500]
     assert genes["strand"].tolist() == ["-", "", "+"]
+    assert caplog.messages == [f"{path}: {kind}, gives the place of 2 of 3 genes"]
 
 
 @pytest.mark.parametrize("source", [source for source in FORMATS if source not in WITHOUT_ENSEMBL])

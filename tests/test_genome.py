@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -220,7 +221,8 @@ def test_minus_strand_by_its_g(plain, tmp_path):
     assert right.loc[known, "position"].tolist() == cpgs.loc[known.to_numpy(), "position"].tolist()
 
 
-def test_few_positions_off_cg_are_counted_and_not_refused(plain, tmp_path):
+def test_few_positions_off_cg_are_counted_and_not_refused(plain, tmp_path, caplog):
+    caplog.set_level("INFO")
     cpgs = cg_positions()
     off = ("chr1", next(place for place in range(1, 600) if naive("chr1", place, 2) == "AT"))
     cpgs.loc[0, ["chrom", "position"]] = off
@@ -229,6 +231,10 @@ def test_few_positions_off_cg_are_counted_and_not_refused(plain, tmp_path):
     with open_fasta(plain) as fasta:
         centres = find_centres(genome_windows(fasta, cpgs, 4))
     assert np.flatnonzero(centres.off_cg_C).tolist() == [0]
+    (said,) = caplog.messages
+    assert re.search(
+        rf"map.tsv: CG is found .* of \d+, {len(cpgs) - 2}, \d+ of {len(cpgs) - 1} positions in plain.fa$", said
+    )
 
 
 def test_map_of_other_chromosomes_is_named(plain, tmp_path):

@@ -5,6 +5,7 @@ Every format counts its bases from 1, both ends included; the store counts from 
 Legend: G genes.
 """
 
+import logging
 import re
 from io import BytesIO
 from itertools import chain
@@ -19,6 +20,8 @@ import pandas as pd
 from methyl_lightning.sources.annotation import STANDARD_CHROMOSOMES, coordinates
 from methyl_lightning.sources.text import read_lines, read_text, refuse_cells
 from methyl_lightning.store import UNKNOWN_POSITION, InputError
+
+log = logging.getLogger(__name__)
 
 # ENSG00000223972.5, the …_2 of a lifted annotation, the …_PAR_Y of the copy on chrY
 ENSEMBL_VERSION = re.compile(r"^(ENS[A-Z]{0,4}G\d{11})\.\d+(?:_\d+)?(_PAR_Y)?$")
@@ -106,6 +109,7 @@ def _read_features(path: Path, kind: str) -> pd.DataFrame:
             break
     else:
         raise InputError(f"{path}: no gene, transcript or exon in it; give an annotation of genes")
+    logging.getLogger("gtfparse").setLevel(logging.WARNING)  # it lists the attributes that it came upon
     try:
         rows = gtfparse.parse_gtf(BytesIO(content), split_attributes=False)
     except (gtfparse.ParsingError, ValueError) as error:
@@ -160,7 +164,7 @@ def locate_genes(path: Path, names: list[str], assembly: str = "") -> pd.DataFra
     """Make the gene table, one row for each name of an expression table: a symbol, or an Ensembl id of any version.
 
     Of several rows of one gene the one on a standard chromosome (1–22, X, Y, M) is taken, of these the longest. A gene
-    without coordinates has chrom "", start −1 and end −1.
+    without coordinates has chrom "", start −1 and end −1. The log says the format and how many genes have coordinates.
 
     Parameters
     ----------
@@ -181,7 +185,7 @@ def locate_genes(path: Path, names: list[str], assembly: str = "") -> pd.DataFra
     InputError
         If a line is damaged, the file names another assembly, or holds none of the genes.
     """
-    named = recognise(path).assembly
+    kind, named = recognise(path)
     assembly = ASSEMBLY_NAMES.get(assembly, assembly)
     if named and assembly in ASSEMBLY_NAMES.values() and named != assembly:
         raise InputError(f"{path}: is of {named}, the cohort of {assembly}; give the genes of {assembly}")
@@ -195,6 +199,8 @@ def locate_genes(path: Path, names: list[str], assembly: str = "") -> pd.DataFra
     row_G = [row_of.get(without_version(name), -1) for name in names]
     if max(row_G) < 0:
         raise InputError(f"{path}: no gene of the expression table is in it ({names[0]!r}, …); use the same names")
+    n_known = sum(row >= 0 for row in row_G)
+    log.info(f"{path}: {kind}, gives the place of {n_known:,} of {len(names):,} genes")
     genes = table.reindex(row_G)[["symbol", "chrom", "start", "end", "strand"]].reset_index(drop=True).assign(id=names)
     genes[["start", "end"]] = genes[["start", "end"]].fillna(UNKNOWN_POSITION).astype(np.int64)
     return genes.assign(symbol=genes["symbol"].replace("", None).fillna(genes["id"])).fillna("")

@@ -8,6 +8,7 @@ Legend: C CpGs, L bases of a window, O offsets −1, 0, +1.
 
 import errno
 import gzip
+import logging
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from rich.console import Console
 
 from methyl_lightning.sources.annotation import chromosome
 from methyl_lightning.store import ALPHABET, InputError, encode_sequences
+
+log = logging.getLogger(__name__)
 
 CYTOSINE, GUANINE, UNKNOWN = (ALPHABET.index(letter) for letter in "CGN")
 COMPLEMENT = np.array([ALPHABET.index(letter) for letter in "TGCAN"], dtype=np.uint8)
@@ -220,6 +223,8 @@ def refuse_wrong_positions(
 ) -> None:
     """Refuse a probe map of which not more than half stands on CG, and name what is likely wrong with it.
 
+    The counts of a map that is right go to the log.
+
     Parameters
     ----------
     genome, probe_map
@@ -250,6 +255,7 @@ def refuse_wrong_positions(
         other = "G" if minus == "C" else "C"
         raise InputError(f"{found}on strand - it gives the position of the {other}: set probe_map_minus={other}")
     if at > MAJORITY:
+        log.info(found.removesuffix("; "))
         return
     offset = -1 if before > MAJORITY else 1 if after > MAJORITY else 0
     if offset == 0:
