@@ -9,39 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from raw_tables import SAMPLES, TABLES, edit, make_cohort, write_cohort, write_table
 
 from methyl_lightning.sources.cohorts import tcga
 from methyl_lightning.sources.upstream import upstream
 from methyl_lightning.store import ALPHABET, InputError, Store
-
-SAMPLES = ["TCGA-AA-0001-01", "TCGA-AA-0001-11", "TCGA-BB-0002-06", "TCGA-CC-0003-02"]
-TABLES = {
-    "methylation": [
-        ["sample", *SAMPLES, "TCGA-ZZ-9999-01"],
-        ["cg1", "0.1", "0.2", "NA", "0.4", "0.9"],
-        ["cg2", "0", "1", "0.25", "0.75", "0.9"],
-        ["cg3", "0.5", "0.5", "0.5", "", "0.9"],
-    ],
-    "expression": [  # other order, dots, and a sample that has no methylation
-        ["sample", "TCGA.CC.0003.02", "TCGA.BB.0002.06", "TCGA.AA.0001.11", "TCGA.AA.0001.01", "TCGA.YY.8888.01"],
-        ["PLUS", "4", "3", "2", "1", "9"],
-        ["ENSG00000000002.7", "8", "7", "6", "5", "9"],
-        ["NOWHERE", "0", "0.5", "0", "0", "9"],
-    ],
-    "probe_map": [
-        ["#id", "gene", "chrom", "chromStart", "chromEnd", "strand"],
-        ["cg1", ".", "chr1", "1001", "1002", "."],
-        ["cg2", ".", "chr1", "-1", "-1", "."],
-    ],
-    "genes": [
-        ["symbol", "chr", "start", "end", "strand", "ensembl"],
-        ["PLUS", "chr1_random", "1", "90000", "+", "ENSG00000000001"],
-        ["PLUS", "chr1", "1502", "1502", "+", "ENSG00000000001"],
-        ["PLUS", "1", "1501", "2500", "+", "ENSG00000000001"],
-        ["MINUS", "chr1", "101", "700", "-", "ENSG00000000002"],
-    ],
-}
-FASTA = {"cg1": "ACGTCGAACC", "cg2": "aattcgttaa", "cg3": "TTTTCGNNNN"}  # the C at 4 of 10
 
 ONE_HOT = {letter: [str(int(letter == other)) for other in ALPHABET] for letter in ALPHABET}
 CSV = {
@@ -56,35 +28,14 @@ CSV = {
 }
 
 
-def write_table(path: Path, rows: list[list[str]], separator: str = "\t") -> Path:
-    path.write_text("".join(separator.join(row) + "\n" for row in rows))
-    return path
-
-
 @pytest.fixture
 def cohort(tmp_path: Path) -> dict[str, Path]:
-    files = {name: write_table(tmp_path / f"{name}.tsv", rows) for name, rows in TABLES.items()}
-    files["sequences"] = tmp_path / "sequences.fa"
-    files["sequences"].write_text("".join(f">{cpg} some words\n{bases}\n" for cpg, bases in FASTA.items()))
-    return files
+    return write_cohort(tmp_path)
 
 
 @pytest.fixture
 def csv_files(tmp_path: Path) -> dict[str, Path]:
     return {name: write_table(tmp_path / f"{name}.csv", rows, ",") for name, rows in CSV.items()}
-
-
-def make_cohort(files: dict[str, Path], **options: Any) -> Store:
-    path = files["methylation"].with_name("cohort.h5")
-    tcga(path, **{"window": 6, "cohort": "TINY", **files, **options})
-    return Store(path)
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    """Replace one piece of a table."""
-    content = path.read_text()
-    assert content.count(old) == 1
-    path.write_text(content.replace(old, new))
 
 
 def assert_refused(files: dict[str, Path], name: str, *words: str, **options: Any) -> None:

@@ -5,6 +5,7 @@ as features × samples. Text and parquet are read in chunks; .RData, and text of
 Legend: F features, S samples.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,8 @@ def _in_blocks(
             for start in range(0, len(features), step):
                 names = features[start : start + step]
                 try:
-                    values_FS = np.asarray(read(slice(start, start + len(names))), dtype=np.float32)[:, sample_S]
+                    with np.errstate(invalid="ignore"):  # R's NA is a NaN that signals
+                        values_FS = np.asarray(read(slice(start, start + len(names))), dtype=np.float32)[:, sample_S]
                 except (ValueError, TypeError, OSError) as error:
                     raise InputError(
                         f"{path}: {kind} {names[0]!r} … {names[-1]!r} cannot be read as numbers ({error}); mend them"
@@ -161,7 +163,8 @@ def _rdata(path: Path, kind: str, missing: bool) -> Matrix:
 
     name = R_NAMES[kind]
     try:
-        objects = rdata.read_rda(path)
+        with warnings.catch_warnings(action="ignore"):  # of a file that isn't one
+            objects = rdata.read_rda(path)
     except (OSError, EOFError, ValueError, NotImplementedError) as error:
         raise InputError(f"{path}: no .RData file ({error}); write it again with save() of R") from error
     if name not in objects:
