@@ -10,6 +10,7 @@ Axis letters: C CpGs, S samples, G genes, L bases.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -77,6 +78,16 @@ def encode_sequences(sequences: list[str]) -> np.ndarray:
     for code, letter in enumerate(ALPHABET):
         table[ord(letter)] = table[ord(letter.lower())] = code
     return table[np.frombuffer("".join(sequences).encode("ascii"), dtype=np.uint8)].reshape(len(sequences), -1)
+
+
+@contextmanager
+def _new_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Open a new file; h5py calls it a RuntimeError when a full disk is met while closing."""
+    try:
+        with h5py.File(path, "w") as file:
+            yield file
+    except RuntimeError as error:
+        raise OSError(error) from error
 
 
 class Rows(Protocol):
@@ -180,7 +191,7 @@ def write_store(
             f"{path}: expression of sample {samples['id'].iloc[s]!r}, gene {genes['id'].iloc[g]!r} "
             "is not a finite number; remove the gene or fill the value"
         )
-    with replacing(path, "store") as temporary, h5py.File(temporary, "w") as file:
+    with replacing(path, "store") as temporary, _new_hdf5(temporary) as file:
         for name, table, columns in (
             ("cpgs", cpgs, CPG_COLUMNS),
             ("genes", genes, GENE_COLUMNS),
