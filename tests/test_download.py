@@ -10,10 +10,12 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import numpy as np
 import pytest
+from conftest import assert_refused, command
 
 from methyl_lightning.sources.download import CHECKSUMS, PROBE_MAP, download_tcga, fetch
-from methyl_lightning.store import InputError
+from methyl_lightning.store import ALPHABET, InputError, Store
 
 
 class Hub(ThreadingHTTPServer):
@@ -223,3 +225,66 @@ def test_cohorts_in_the_layout_of_the_public_servers(hub, tmp_path):
     assert names(tmp_path) == sorted([CHECKSUMS, *found.sha256])
     assert download_tcga(tmp_path, ["BRCA", "LUAD"], **servers) == found
     assert len(hub.asked) == len(hub.files)
+
+
+def zipped(rows: list[str]) -> bytes:
+    return gzip.compress("".join(row.replace(" ", "\t") + "\n" for row in rows).encode())
+
+
+def serve_two_cohorts(hub: Hub) -> list[str]:
+    """Serve BRCA and LUAD of a small genome with four CpGs and a probe off CG; return the settings of prepare."""
+    bases = "TTTTTTTTCGATTTTTTTCGCGTTTTTTTTTTCGTT"
+    places = {"cg1": 8, "cg2": 18, "cg3": 20, "cg4": 32, "ch5": 10}
+    for cohort, patient in (("BRCA", "TCGA-AA-0001-01"), ("LUAD", "TCGA-BB-0002-01")):
+        folder = f"/xena/TCGA.{cohort}.sampleMap%2F"
+        values = [f"{cpg} {place / 100}" for cpg, place in places.items()]
+        hub.files[f"{folder}HumanMethylation450.gz"] = zipped([f"sample {patient}", *values])
+        hub.files[f"{folder}HiSeqV2.gz"] = zipped([f"sample {patient}", "PLUS 1.5", "NOWHERE 2"])
+    rows = [f"{cpg} . chr1 {place} {place + 2} ." for cpg, place in places.items()]
+    header = "#id gene chrom chromStart chromEnd strand"
+    hub.files[f"/xena/probeMap%2F{PROBE_MAP}"] = gzip.decompress(zipped([header, *rows]))
+    hub.files["/ucsc/hg19/bigZips/hg19.fa.gz"] = gzip.compress(f">chr1\n{bases}\n".encode())
+    gene = 'chr1\tH\tgene\t12\t30\t.\t+\t.\tgene_id "ENSG00000000001.5"; gene_name "PLUS";\n'
+    hub.files["/gencode/release_19/gencode.v19.annotation.gtf.gz"] = gzip.compress(gene.encode())
+    servers = [f"++data.download.{name}={hub.address}/{name}" for name in ("xena", "ucsc", "gencode")]
+    return ["data=tcga_brca_luad", "raw=raw", "data.source.window=6", "download=true", *servers]
+
+
+def test_prepare_fetches_two_cohorts_and_makes_their_store(hub, tmp_path):
+    settings = serve_two_cohorts(hub)
+    hub.cut = [30]
+    result = command("prepare", settings, tmp_path)
+    assert result.status == 0, result.err
+    store = Store(tmp_path / "stores" / "tcga_brca_luad.h5")
+    assert store.cpgs["id"].tolist() == ["cg1", "cg2", "cg3", "cg4"]
+    assert store.cpgs["position"].tolist() == [8, 18, 20, 32]
+    sequences = ["".join(ALPHABET[code] for code in codes) for codes in store.sequence_CL]
+    assert sequences == ["TTCGAT", "TTCGCG", "CGCGTT", "TTCGTT"]
+    assert store.samples["cohort"].tolist() == ["BRCA", "LUAD"]
+    np.testing.assert_allclose(store.beta(np.arange(4), np.arange(2))[:, 1], [0.08, 0.18, 0.2, 0.32], atol=1e-6)
+    assert store.distances.bp_N.tolist() == [3, -7, -9, -21]
+    record = store.attributes["provenance"]
+    checksums = json.loads((tmp_path / "raw" / "tcga_brca_luad" / CHECKSUMS).read_text())
+    assert {one["file"]: one["sha256"] for one in record["inputs"]} == {
+        name: one["sha256"] for name, one in checksums.items()
+    }
+    assert record["counts"]["genes_without_coordinates"] == 1
+    assert {"filter": "on CG", "kept": 4, "dropped": 1} in record["filters"]
+    asked = len(hub.asked)
+    assert command("prepare", settings, tmp_path).status == 0
+    assert len(hub.asked) == asked
+
+
+def test_prepare_names_a_damaged_download_and_makes_no_store(hub, tmp_path):
+    settings = serve_two_cohorts(hub)
+    hub.files["/ucsc/hg19/bigZips/hg19.fa.gz"] = b"<html>busy</html>"
+    assert_refused(command("prepare", settings, tmp_path), "hg19.fa.gz is damaged", hub.address)
+    assert not (tmp_path / "stores").exists()
+
+
+def test_prepare_without_network_says_where_the_files_go(hub, tmp_path):
+    settings = serve_two_cohorts(hub)
+    hub.shutdown()
+    hub.server_close()
+    result = command("prepare", settings, tmp_path)
+    assert_refused(result, "check the network", "raw/tcga_brca_luad/TCGA.BRCA.HumanMethylation450.gz")

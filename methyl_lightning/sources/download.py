@@ -23,6 +23,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from methyl_lightning.store import InputError, replacing
 
+log = logging.getLogger(__name__)
+
 XENA = "https://tcga-xena-hub.s3.us-east-1.amazonaws.com/download"
 UCSC = "https://hgdownload.soe.ucsc.edu/goldenPath"
 GENCODE = "https://ftp.ebi.ac.uk/pub/databases/gencode/Gencode_human"
@@ -191,9 +193,7 @@ class _Resuming:
         console = Console(stderr=True)
         total = came + int(response.headers.get("Content-Length", 0))
         size = f"{total / 1e6:,.1f} MB" if total > came else "size unknown"
-        console.print(
-            f"fetching {response.url} ({size}{f', {came / 1e6:,.1f} MB are there' if came else ''})", soft_wrap=True
-        )
+        log.info(f"fetching {response.url} ({size}{f', {came / 1e6:,.1f} MB are there' if came else ''})")
         columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TextColumn("left"), TimeRemainingColumn())
         try:
             with (
