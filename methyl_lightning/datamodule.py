@@ -207,6 +207,9 @@ class GridDataModule(L.LightningDataModule):
         A saved split to use again (default: a new one).
     fractions
         Shares of train, val and test among CpGs and among patients.
+    cpg_split, most_variable
+        How CpGs are divided, and how many of them, the most variable in training samples, take part: see
+        :func:`methyl_lightning.splits.make_split`.
     sampling
         ``grid`` (blocks) or ``pairs`` (random cells, as upstream).
     block
@@ -234,6 +237,8 @@ class GridDataModule(L.LightningDataModule):
         *,
         split_file: str | None = None,
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
+        cpg_split: str = "random",
+        most_variable: int | None = None,
         sampling: str = "grid",
         block: int | Sequence[int] = (64, 256),
         batch_pairs: int = 512,
@@ -267,7 +272,7 @@ class GridDataModule(L.LightningDataModule):
         self.seed = seed
         if split_file is None:
             eligible = None if gene_within_bp is None else within(self.store.distances, gene_within_bp)
-            self.split = make_split(self.store, fractions, seed, eligible)
+            self.split = make_split(self.store, fractions, seed, eligible, cpg_split, most_variable)
         else:
             self.split = load_split(Path(split_file), self.store)
         rng = np.random.default_rng([seed, 2])
@@ -306,8 +311,10 @@ class GridDataModule(L.LightningDataModule):
             "cohort": sorted(set(self.store.samples["cohort"])),
             "source": attributes["provenance"],
             "sizes": {
-                axis: {part: len(rows) for part, rows in parts.items()} for axis, parts in self.split._asdict().items()
+                axis: {part: len(rows) for part, rows in parts.items()}
+                for axis, parts in (("cpg", self.split.cpg), ("sample", self.split.sample))
             },
+            "split": dict(self.split.how),
         }
 
     def train_dataloader(self) -> DataLoader:

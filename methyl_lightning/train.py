@@ -32,7 +32,7 @@ from methyl_lightning.evaluation import (
 )
 from methyl_lightning.module import MethylationModule
 from methyl_lightning.progress import StepProgress
-from methyl_lightning.splits import save_split
+from methyl_lightning.splits import describe_split, save_split
 from methyl_lightning.store import InputError, Store
 from methyl_lightning.tracking import finish_wandb
 
@@ -63,6 +63,7 @@ def train(cfg: DictConfig) -> None:
     if module.global_rank == 0:
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
         save_split(datamodule.split, store, folder / "split.json")
+        print(describe_split(datamodule.split), flush=True)
     try:
         fit_and_test(cfg, module, datamodule, folder, cfg.model.network, loggers, cfg.ckpt_path)
         for name, model in cfg.references.items():

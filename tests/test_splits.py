@@ -5,10 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SIZES, reorder, tiny_store
+from conftest import SIZES, contents, reorder, rewrite, tiny_store
 
+from methyl_lightning import splits
 from methyl_lightning.distances import within
-from methyl_lightning.splits import PARTS, TEST_VIEWS, Split, load_split, make_split, save_split
+from methyl_lightning.splits import (
+    PARTS,
+    TEST_VIEWS,
+    Split,
+    beta_variance,
+    describe_split,
+    load_split,
+    make_split,
+    save_split,
+)
 from methyl_lightning.store import InputError, Store
 
 FRACTIONS = (0.7, 0.1, 0.2)
@@ -126,3 +136,88 @@ def test_empty_part_is_named(store: Store, tmp_path: Path) -> None:
         make_split(tiny_store(tmp_path / "tiny.h5"), (1 / 3, 1 / 3, 1 / 3), 0)
     with pytest.raises(InputError, match=r"the test part has [01] of 43 samples"):
         make_split(store, (0.5, 0.48, 0.02), 0)
+
+
+def test_whole_chromosomes_are_held_out(store: Store) -> None:
+    chrom_C = store.cpgs["chrom"].to_numpy(str)
+    tests = set()
+    for seed in range(8):
+        split = make_split(store, FRACTIONS, seed, cpg_split="chromosome")
+        of_part = {part: set(chrom_C[split.cpg[part]]) for part in PARTS}
+        assert sum(map(len, of_part.values())) == len(set.union(*of_part.values())) == 10
+        assert np.sort(np.concatenate(list(split.cpg.values()))).tolist() == list(range(120))
+        for part, share in zip(PARTS, FRACTIONS, strict=True):
+            assert abs(len(split.cpg[part]) - share * 120) <= np.unique(chrom_C, return_counts=True)[1].max() / 2
+            assert split.how["chromosomes"][part] == sorted(of_part[part])
+        tests.add(tuple(split.how["chromosomes"]["test"]))
+        samples = make_split(store, FRACTIONS, seed).sample  # the patients do not depend on how CpGs are divided
+        assert all(np.array_equal(split.sample[part], samples[part]) for part in PARTS)
+    assert len(tests) > 3
+
+
+def test_each_part_gets_a_chromosome_even_if_all_are_too_large(store: Store, tmp_path: Path) -> None:
+    thirds = np.array(["chr1"] * 50 + ["chr2"] * 30 + ["chr3"] * 30 + [""] * 10)
+    changed = rewrite(store, tmp_path / "thirds.h5", cpgs=contents(store)["cpgs"].assign(chrom=thirds))
+    split = make_split(changed, (0.8, 0.1, 0.1), 0, cpg_split="chromosome")
+    assert {part: len(rows) for part, rows in split.cpg.items()} == {"test": 30, "val": 30, "train": 50}
+    assert split.how["chromosomes"]["train"] == ["chr1"]
+    assert split.how["cpgs"] == {"store": 120, "eligible": 110}  # ten could be anybody's neighbours
+    assert len(np.concatenate(list(make_split(changed, (0.8, 0.1, 0.1), 0).cpg.values()))) == 120
+    halves = np.where(thirds == "chr3", "chr2", thirds)
+    two = rewrite(store, tmp_path / "two.h5", cpgs=contents(store)["cpgs"].assign(chrom=halves))
+    with pytest.raises(
+        InputError, match=r"two\.h5: the 110 CpGs .* on 2 known chromosomes, .* at least 3; take data\.c"
+    ):
+        make_split(two, (0.8, 0.1, 0.1), 0, cpg_split="chromosome")
+
+
+def test_most_variable_cpgs_are_those_of_the_training_samples(store: Store, tmp_path: Path) -> None:
+    full = make_split(store, FRACTIONS, 0)
+    beta_CS = contents(store)["beta_CS"]
+    expected_C = [np.nanvar(row_S.astype(float), ddof=1) for row_S in beta_CS[:, full.sample["train"]]]
+    variance_C = beta_variance(store, np.arange(120), full.sample["train"])
+    np.testing.assert_allclose(variance_C, expected_C, rtol=1e-9)
+    assert np.isnan(beta_variance(store, np.arange(120), np.array([0]))).all()
+    split = make_split(store, FRACTIONS, 0, most_variable=40)
+    chosen_C = np.sort(np.concatenate(list(split.cpg.values())))
+    assert chosen_C.tolist() == np.sort(np.argsort(-variance_C)[:40]).tolist()
+    assert all(np.array_equal(split.sample[part], full.sample[part]) for part in PARTS)
+    assert split.how["cpgs"] == {"store": 120, "eligible": 120, "most_variable": 40}
+    # what validation and test samples look like changes nothing
+    rng = np.random.default_rng(0)
+    others = np.concatenate([full.sample["val"], full.sample["test"]])
+    beta_CS[:, others] = rng.random((120, len(others)))
+    again = make_split(rewrite(store, tmp_path / "other.h5", beta_CS=beta_CS), FRACTIONS, 0, most_variable=40)
+    assert all(np.array_equal(split.cpg[part], again.cpg[part]) for part in PARTS)
+    by_chromosome = make_split(store, FRACTIONS, 0, cpg_split="chromosome", most_variable=40)
+    assert np.sort(np.concatenate(list(by_chromosome.cpg.values()))).tolist() == chosen_C.tolist()
+
+
+def test_chunks_do_not_change_the_variance(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, columns = np.arange(0, 120, 3), np.arange(30)
+    expected_C = beta_variance(store, rows, columns)
+    monkeypatch.setattr(splits, "ROWS_AT_ONCE", 7)
+    np.testing.assert_array_equal(beta_variance(store, rows, columns), expected_C)
+
+
+def test_wrong_choices_of_cpgs_are_named(store: Store) -> None:
+    with pytest.raises(ValueError, match=r"cpg_split='genes': must be one of"):
+        make_split(store, FRACTIONS, 0, cpg_split="genes")
+    with pytest.raises(ValueError, match=r"most_variable=0: must be at least 1"):
+        make_split(store, FRACTIONS, 0, most_variable=0)
+    with pytest.raises(InputError, match=r"cohort\.h5: 120 CpGs have a variance .* 121 are asked for; lower data\."):
+        make_split(store, FRACTIONS, 0, most_variable=121)
+
+
+def test_how_cpgs_were_divided_is_saved_and_told(store: Store, split: Split, tmp_path: Path) -> None:
+    by_chromosome = make_split(store, FRACTIONS, 0, cpg_split="chromosome", most_variable=60)
+    save_split(by_chromosome, store, tmp_path / "split.json")
+    loaded = load_split(tmp_path / "split.json", store)
+    assert loaded.how == by_chromosome.how
+    said = describe_split(loaded)
+    assert said == describe_split(by_chromosome) and said.startswith(f"split: {len(loaded.cpg['train'])} train + ")
+    assert "CpGs: 120 store, 120 eligible, 60 most variable, divided by chromosome, val: chr" in said
+    assert describe_split(split).endswith("120 eligible, divided by random")
+    assert describe_split(Split(split.cpg, split.sample)) + "; CpGs: 120 store, 120 eligible, divided by random" == (
+        describe_split(split)
+    )
