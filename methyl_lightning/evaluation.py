@@ -17,17 +17,22 @@ from rich.console import Console
 from rich.table import Table
 
 from methyl_lightning import figures, metrics
+from methyl_lightning.comparisons import cells_key, save_bootstrap
+from methyl_lightning.distances import nearest_gene
+from methyl_lightning.intervals import bootstrap_grid, interval
 from methyl_lightning.module import MethylationModule
 from methyl_lightning.predictions import predict_grid, to_anndata
 from methyl_lightning.sources.simulated import read_ceiling
-from methyl_lightning.splits import TEST_VIEWS, Split, load_split
+from methyl_lightning.splits import TEST_VIEWS, Split, beta_variance, load_split
 from methyl_lightning.store import InputError, Store, replacing
+from methyl_lightning.strata import Stratum, strata, strata_table
 
 HEADLINE = "test_cpg-test_sample"
 COLUMNS = {
     "mae": "MAE",
     "spearman": "Spearman",
     "spearman_batch50": "Spearman, by 50",
+    "pearson": "Pearson",
     "mas_pcc": "MAS-PCC",
     "mac_pcc": "MAC-PCC",
 }
@@ -66,8 +71,10 @@ def load_run(
 def evaluate_model(
     module: MethylationModule, store: Store, split: Split, folder: Path, seed: int, checkpoint: str
 ) -> None:
-    """Predict the three test views and write predictions, ``metrics.json`` and figures into the run folder.
+    """Predict the three test views and write predictions, metrics (see below) and figures into the run folder.
 
+    ``metrics.json`` has every metric with its intervals over patients and over CpGs, ``strata.csv`` those of parts of
+    the views, ``bootstrap.npz`` what comparisons are made of; predictions carry the correlation of each CpG and sample.
     With several processes all predict and the first one writes.
     """
     predicted = {view: predict_grid(module, store, *split.view(view)) for view in TEST_VIEWS}
@@ -76,6 +83,8 @@ def evaluate_model(
         for view, predicted_CS in predicted.items():
             measured_CS = store.beta(*split.view(view))
             data = to_anndata(store, *split.view(view), predicted_CS, measured_CS, view=view, checkpoint=checkpoint)
+            data.var["pearson"] = metrics.pearson_per_cpg(measured_CS, predicted_CS)
+            data.obs["pearson"] = metrics.pearson_per_sample(measured_CS, predicted_CS)
             with replacing(folder / f"predictions_{view}.h5ad", "predictions") as path:
                 data.write_h5ad(path)
         title = f"{module.hparams['network']}, {', '.join(module.provenance['cohort'])}: unseen CpGs × unseen patients"
@@ -99,20 +108,44 @@ def evaluate_ceiling(store: Store, split: Split, folder: Path, seed: int) -> boo
 
 def _write_metrics(folder: Path, store: Store, split: Split, predict: Callable[[str], np.ndarray], seed: int) -> None:
     results: dict[str, dict[str, Any]] = {}
+    bootstraps, keys, tables = {}, {}, []
     for view in TEST_VIEWS:
         cpg_C, sample_S = split.view(view)
-        measured_CS = store.beta(cpg_C, sample_S)
+        measured_CS, predicted_CS = store.beta(cpg_C, sample_S), predict(view)
+        patient_S = store.samples["patient"].to_numpy(str)[sample_S]
         results[view] = {
             "n_cpgs": len(cpg_C),
             "n_samples": len(sample_S),
             "n_pairs": int(np.isfinite(measured_CS).sum()),
         }
-        patients = store.samples["patient"].to_numpy(str)[sample_S]
-        for name, interval in metrics.evaluate_grid(measured_CS, predict(view), patients, seed=seed).items():
-            results[view][name] = _finite(interval.value)
-            results[view][f"{name}_ci95"] = [_finite(interval.low), _finite(interval.high)]
+        bootstraps[view] = bootstrap_grid(measured_CS, predicted_CS, patient_S, seed)
+        keys[view] = cells_key(measured_CS, patient_S, seed)
+        for name, found in bootstraps[view].items():
+            results[view][name] = _finite(found.value)
+            for key, resampled_R in ((f"{name}_ci95", found.patients_R), (f"{name}_ci95_cpgs", found.cpgs_R)):
+                results[view][key] = [_finite(bound) for bound in interval(found.value, resampled_R)[1:]]
+        table = strata_table(measured_CS, predicted_CS, patient_S, view_strata(store, split, view), seed)
+        tables.append(table.assign(view=view)[["view", *table.columns]])
+    save_bootstrap(folder, bootstraps, keys)
+    with replacing(folder / "strata.csv", "strata") as path:
+        pd.concat(tables).to_csv(path, index=False)
     with replacing(folder / "metrics.json", "metrics") as path:
         path.write_text(json.dumps(results, indent=1, allow_nan=False))
+
+
+def view_strata(store: Store, split: Split, view: str) -> list[Stratum]:
+    """Divide a view by distance to the nearest gene, island, variance over the training samples, and cohort.
+
+    For CpGs that are not trained on, too, the variance is that of their beta in training samples, which no model saw.
+    """
+    cpg_C, sample_S = split.view(view)
+    gene_C, bp_C = nearest_gene(store.distances.rows(cpg_C))
+    return strata(
+        np.where(gene_C < 0, np.nan, bp_C),
+        store.cpgs["island"].to_numpy(str)[cpg_C],
+        beta_variance(store, cpg_C, split.sample["train"]),
+        store.samples["cohort"].to_numpy(str)[sample_S],
+    )
 
 
 def _finite(value: float) -> float | None:
@@ -154,7 +187,7 @@ def results_table(folder: Path, label: str, cohort: str) -> list[list[str]]:
             cells = [_cell(result[view][key], result[view][f"{key}_ci95"]) for key in COLUMNS]
             rows.append([view, name, cohort, *cells])
     for name, where, mae, spearman in PUBLISHED:
-        rows.append(["published", name, where, f"{mae:g}", f"{spearman:g}", "–", "–", "–"])
+        rows.append(["published", name, where, f"{mae:g}", f"{spearman:g}", *["–"] * (len(COLUMNS) - 2)])
     return rows
 
 
@@ -165,7 +198,7 @@ def _cell(value: float | None, interval: list[float | None]) -> str:
     return f"{value:.3f}" if low is None or high is None else f"{value:.3f} ({low:.3f}–{high:.3f})"
 
 
-TABLE_WIDTH = 190
+TABLE_WIDTH = 212
 HEADER = ("view", "model", "cohort", *COLUMNS.values())
 
 
@@ -178,7 +211,7 @@ def print_table(rows: list[list[str]], folder: Path) -> None:
         console = Console(width=TABLE_WIDTH)
     narrow = console.width < TABLE_WIDTH
     intervals = f"intervals in {folder / 'table.md'}" if narrow else "95 % interval over patients"
-    title = f"Test views: value ({intervals}); Spearman pooled, and averaged over batches of 50 cells"
+    title = f"Test views: value ({intervals}); Spearman pooled, and averaged over batches of 50 cells; Pearson pooled"
     table = Table(title=title, title_justify="left", padding=(0, 0 if narrow else 1))
     for i, name in enumerate(HEADER):
         table.add_column(name, no_wrap=i != HEADER.index("cohort"))

@@ -18,11 +18,13 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig, OmegaConf
 
 from methyl_lightning.command import ensure_store, run_command
+from methyl_lightning.comparisons import compare_references, comparison_lines
 from methyl_lightning.datamodule import GridDataModule
 from methyl_lightning.dilution import SCORES, dilution_test, summarise
 from methyl_lightning.dilution_figures import level_name
 from methyl_lightning.dilution_report import write_results
 from methyl_lightning.evaluation import (
+    HEADLINE,
     evaluate_ceiling,
     evaluate_model,
     load_run,
@@ -72,6 +74,8 @@ def train(cfg: DictConfig) -> None:
         if module.global_rank == 0:
             evaluate_ceiling(store, datamodule.split, folder / "references" / "ceiling", cfg.seed)
             print_table(results_table(folder, cfg.model.network, cfg.data.name), folder)
+            for line in comparison_lines(compare_references(folder, cfg.model.network), HEADLINE):
+                print(line)
             if cfg.get("dilution"):
                 test_diluted(cfg, folder / "best.ckpt", module.device, folder, loggers)
             else:

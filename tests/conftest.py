@@ -92,6 +92,17 @@ def assert_refused(result: Result, *words: str) -> None:
         assert word in result.err
 
 
+def grids(n_cpgs: int = 60, n_samples: int = 24, digits: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Make a float32 grid with missing cells, and a prediction that knows something of CpGs and of samples."""
+    rng = np.random.default_rng(seed)
+    level_C1 = rng.beta(0.5, 0.5, (n_cpgs, 1))
+    effect_CS = 0.1 * rng.normal(size=(n_cpgs, n_samples))
+    measured_CS = np.clip(level_C1 + effect_CS + 0.1 * rng.normal(size=effect_CS.shape), 0, 1).round(digits)
+    measured_CS[rng.random(measured_CS.shape) < 0.1] = np.nan
+    predicted_CS = np.clip(0.1 + 0.8 * level_C1 + effect_CS, 0, 1).round(digits)
+    return measured_CS.astype(np.float32), predicted_CS.astype(np.float32)
+
+
 def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 

@@ -7,14 +7,17 @@ from pathlib import Path
 import anndata
 import matplotlib.image
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from conftest import DATA, SIZES, SMALL, assert_refused, command, files, process
 from omegaconf import OmegaConf
 
 from methyl_lightning.splits import TEST_VIEWS, load_split
 from methyl_lightning.store import Store
 
-METRICS = ("mae", "mse", "spearman", "spearman_batch50", "mas_pcc", "mac_pcc")
+METRICS = ("mae", "mse", "pearson", "spearman", "spearman_batch50", "mas_pcc", "mac_pcc")
+SIDES = ("ci95", "ci95_cpgs")
 MODELS = ("LevyJurgenson", "bilinear_ridge", "constant", "cpg_mean", "expression_only", "sequence_only", "ceiling")
 RUN_FILES = {
     "config.yaml",
@@ -24,6 +27,9 @@ RUN_FILES = {
     "metrics.json",
     "table.md",
     "usage.json",
+    "strata.csv",
+    "bootstrap.npz",
+    "comparisons.csv",
     "figures/training_curves.png",
     "figures/predicted_against_measured_test_cpg-test_sample.png",
     *(f"predictions_{view}.h5ad" for view in TEST_VIEWS),
@@ -63,7 +69,8 @@ def test_prepare_says_what_the_store_holds(workplace: Path, store: Store) -> Non
 def test_run_folder_holds_everything(workplace: Path) -> None:
     assert files(workplace / "run") >= RUN_FILES
     assert not [name for name in files(workplace) if name.endswith(".part")]
-    assert {f"references/{name}/metrics.json" for name in MODELS[1:]} <= files(workplace / "run")
+    for file in ("metrics.json", "strata.csv", "bootstrap.npz"):
+        assert {f"references/{name}/{file}" for name in MODELS[1:]} <= files(workplace / "run")
     config = OmegaConf.load(workplace / "run" / "config.yaml")
     assert config.data.block == [24, 20] and config.data.source.n_cpgs == 120
     assert OmegaConf.missing_keys(config) == set()
@@ -91,7 +98,13 @@ def test_metrics_have_sizes_values_and_intervals(workplace: Path, store: Store) 
             beta_CS = store.beta(cpg_C, sample_S)
             assert (result["n_cpgs"], result["n_samples"]) == (len(cpg_C), len(sample_S))
             assert result["n_pairs"] == np.isfinite(beta_CS).sum() < beta_CS.size
-            assert set(result) == {"n_cpgs", "n_samples", "n_pairs", *METRICS, *(f"{key}_ci95" for key in METRICS)}
+            assert set(result) == {
+                "n_cpgs",
+                "n_samples",
+                "n_pairs",
+                *METRICS,
+                *(f"{key}_{side}" for key in METRICS for side in SIDES),
+            }
             for key in ("mae", "mse"):
                 low, high = result[f"{key}_ci95"]
                 assert 0 < low <= result[key] <= high < 1 and low < high
@@ -114,6 +127,50 @@ def test_predictions_are_what_the_metrics_were_taken_from(workplace: Path, store
         error = (data.X - measured)[np.isfinite(measured)]
         assert results[view]["mae"] == pytest.approx(np.abs(error).mean(), rel=1e-5)
         assert results[view]["mse"] == pytest.approx(np.square(error).mean(), rel=1e-5)
+        assert results[view]["mas_pcc"] == pytest.approx(np.nanmedian(data.var["pearson"]), rel=1e-12)
+        assert results[view]["mac_pcc"] == pytest.approx(np.nanmedian(data.obs["pearson"]), rel=1e-12)
+
+
+def test_strata_are_parts_of_the_views(workplace: Path, store: Store) -> None:
+    results = metrics_of(workplace / "run")
+    table = pd.read_csv(workplace / "run" / "strata.csv")
+    names = ["view", "by", "group", "n_cpgs", "n_samples", "n_cells", "metric", "value", "low", "high"]
+    assert table.columns.tolist() == names
+    assert set(table["metric"]) == set(METRICS) - {"spearman_batch50"}
+    for view, result in results.items():
+        mae = table[(table["view"] == view) & (table["metric"] == "mae")]
+        assert set(mae["by"]) == {"tss_distance", "island", "variance", "cohort"}
+        for _, rows in mae.groupby("by"):  # every measured cell stands in one group
+            assert rows["n_cells"].sum() == result["n_pairs"]
+            assert (rows["value"] @ rows["n_cells"]) / result["n_pairs"] == pytest.approx(result["mae"], rel=1e-6)
+
+
+def test_references_are_compared_with_the_model(workplace: Path) -> None:
+    table = pd.read_csv(workplace / "run" / "comparisons.csv")
+    assert set(table["reference"]) == set(MODELS[1:-1]) and set(table["model"]) == {"LevyJurgenson"}
+    ours = metrics_of(workplace / "run")
+    for row in table.itertuples():
+        theirs = metrics_of(workplace / "run" / "references" / str(row.reference))
+        expected = ours[str(row.view)][str(row.metric)] - theirs[str(row.view)][str(row.metric)]
+        assert row.difference == pytest.approx(expected, abs=1e-9)
+        assert 0 < row.p <= 1 and row.low <= row.high
+    said = (workplace / "train.out").read_text()
+    assert "differences on test_cpg-test_sample (p over patients; over CpGs; all in comparisons.csv):" in said
+    assert said.count("  LevyJurgenson − ") == len(MODELS) - 2
+    assert "split: 96 train + 12 val + 12 test CpGs, 35 train" in said
+
+
+def test_chromosomes_are_held_out(elsewhere: Path) -> None:
+    overrides = [*SMALL, "model=constant", "data.cpg_split=chromosome", "data.most_variable=100", "hydra.run.dir=new"]
+    result = command("train", overrides, elsewhere)
+    assert result.status == 0, result.err
+    assert "120 store, 120 eligible, 100 most variable, divided by chromosome, val: chr" in result.out
+    split = load_split(elsewhere / "new" / "split.json", Store(elsewhere / "stores" / "simulated.h5"))
+    held_out = set(split.how["chromosomes"]["val"] + split.how["chromosomes"]["test"])
+    assert not held_out & set(split.how["chromosomes"]["train"])
+    checkpoint = torch.load(elsewhere / "new" / "best.ckpt", weights_only=True)
+    assert checkpoint["methyl_lightning"]["provenance"]["split"] == split.how
+    assert sum(checkpoint["methyl_lightning"]["provenance"]["sizes"]["cpg"].values()) == 100
 
 
 def test_figures_are_pictures(workplace: Path) -> None:
@@ -244,6 +301,8 @@ def test_help_shows_groups_and_settings(tmp_path: Path, name: str, words: list[s
         (["data.block=large"], ["block="]),
         (["data.fractions=[.5,.5]"], ["fractions=[0.5, 0.5]", "sum to 1"]),
         (["data.fractions=[.97,.02,.01]"], ["simulated.h5: the test part has 1 of 120 CpGs", "data.fractions"]),
+        (["data.cpg_split=genes"], ["cpg_split='genes': must be one of"]),
+        (["data.most_variable=121"], ["simulated.h5: 120 CpGs have a variance", "lower data.most_variable"]),
         (["data.split_file=none.json"], ["none.json: no such split"]),
         (["data.split_file=stores/simulated.h5"], ["stores/simulated.h5: not a saved split"]),
         (["trainer.max_steps=many"], ["Trainer"]),
