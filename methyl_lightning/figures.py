@@ -51,7 +51,8 @@ def predicted_against_measured(measured_CS: np.ndarray, predicted_CS: np.ndarray
         Name of the view and the model.
     """
     shown = np.isfinite(measured_CS)
-    measured, predicted = measured_CS[shown], np.clip(predicted_CS[shown], -0.1, 1.1)
+    # in float64: clipped in float32 they would lie just outside the outer bins
+    measured, predicted = measured_CS[shown], np.clip(predicted_CS[shown].astype(np.float64), -0.1, 1.1)
     figure = Figure(figsize=SIZE, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
     edges = np.linspace(-0.1, 1.1, 73)
