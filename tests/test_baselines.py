@@ -1,5 +1,7 @@
 """Closed-form baselines equal naive computations, see training data only, and stand alone in a checkpoint."""
 
+import sys
+from itertools import pairwise
 from pathlib import Path
 
 import lightning as L
@@ -7,12 +9,30 @@ import numpy as np
 import pytest
 import torch
 from conftest import reorder, rewrite
+from sklearn.ensemble import HistGradientBoostingRegressor
+from torch import Tensor
 
 from methyl_lightning.datamodule import Block, GridDataModule, GridDataset, read_cpgs
 from methyl_lightning.metrics import mae, mas_pcc, mse
 from methyl_lightning.module import MethylationModule
-from methyl_lightning.networks import BilinearRidge, CisLinear, CpgMean, ExpressionOnly, OwnLabelRidge, TrainingView
-from methyl_lightning.networks.features import SCALES_BP, distance_features, kmer_frequencies, near_gene_loadings
+from methyl_lightning.networks import (
+    BilinearRidge,
+    CisLinear,
+    CpgMean,
+    ExpressionOnly,
+    KmerGbm,
+    OwnLabelRidge,
+    TrainingView,
+)
+from methyl_lightning.networks.boosting import Trees
+from methyl_lightning.networks.features import (
+    FAR_BP,
+    SCALES_BP,
+    distance_features,
+    kmer_frequencies,
+    near_gene_loadings,
+    nearest_genes,
+)
 from methyl_lightning.networks.ridge import (
     GRID_FOLDS,
     PENALTIES,
@@ -28,11 +48,13 @@ from methyl_lightning.sources.simulated import simulate
 from methyl_lightning.splits import TEST_VIEWS
 from methyl_lightning.store import Store
 
-CLOSED_FORM = ["Constant", "CpgMean", "ExpressionOnly", "CisLinear", "BilinearRidge", "OwnLabelRidge"]
+CLOSED_FORM = ["Constant", "CpgMean", "ExpressionOnly", "CisLinear", "BilinearRidge", "KmerGbm", "OwnLabelRidge"]
+QUICK = {"KmerGbm": {"n_cells": 5_000, "n_trees": 25}}
 
 
 def fitted(network: str, datamodule: GridDataModule) -> MethylationModule:
-    module = MethylationModule(network, n_genes=len(datamodule.store.genes), window=datamodule.store.window)
+    sizes = {"n_genes": len(datamodule.store.genes), "window": datamodule.store.window}
+    module = MethylationModule(network, **sizes, **QUICK.get(network, {}))
     module.fit_statistics(datamodule)
     return module.eval()
 
@@ -161,6 +183,61 @@ def test_near_genes_are_weighted_by_distance(view: TrainingView) -> None:
         nearest = [np.abs(bp[side]).min(initial=2 * SCALES_BP[-1]) for side in (bp < 0, bp >= 0)]
         expected = [*(weight.sum() for weight in lower + higher), *np.log1p(nearest)]
         np.testing.assert_allclose(distances[c], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_nearest_genes_are_those_of_each_cpg(view: TrainingView) -> None:
+    cpgs = view.cpgs
+    gene_CK, bp_CK = nearest_genes(cpgs, 7)
+    bounds = [*cpgs.offset_C.tolist(), len(cpgs.gene_N)]
+    assert {min(b - a, 7) for a, b in pairwise(bounds)} > {7}  # some have all seven, some do not
+    for c, (first, last) in enumerate(pairwise(bounds)):
+        entries = sorted(range(first, last), key=lambda n: abs(int(cpgs.bp_N[n])))[:7]
+        missing = 7 - len(entries)
+        assert gene_CK[c].tolist() == cpgs.gene_N[entries].tolist() + [-1] * missing
+        assert bp_CK[c].tolist() == cpgs.bp_N[entries].tolist() + [FAR_BP] * missing
+
+
+def test_trees_predict_what_scikit_learn_predicts() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3_000, 6)).astype(np.float32)
+    x[:, 0] = rng.integers(0, 5, len(x)) / 10  # few values, thresholds midway between them
+    x[:, 1] = np.float32(1) + rng.integers(0, 40, len(x)) * np.finfo(np.float32).eps  # no float32 lies between these
+    y = np.sin(3 * x[:, 2]) + 5 * x[:, 0] * x[:, 3] + (x[:, 1] - 1) * 1e6 + 0.1 * rng.normal(size=len(x))
+    regressor = HistGradientBoostingRegressor(max_iter=40, max_depth=5, random_state=0).fit(x, y)
+    trees = Trees()
+    trees.take(regressor)
+    assert {0, 1, 2, 3} <= set(trees.feature_TM.unique().tolist())
+    np.testing.assert_allclose(trees(torch.from_numpy(x)), regressor.predict(x), rtol=1e-5, atol=1e-5)
+
+
+def test_boosting_depends_on_its_seed_alone(view: TrainingView) -> None:
+    def grown(seed: int) -> Tensor:
+        torch.manual_seed(torch.initial_seed() + 1)  # another state of the global generator each time
+        network = KmerGbm(150, 200, n_cells=2_000, n_trees=5, seed=seed)
+        network.fit_closed_form(view)
+        return network.trees.value_TM
+
+    first = grown(0)
+    assert torch.equal(first, grown(0))
+    assert not torch.equal(first, grown(1))
+
+
+def test_boosting_learns_from_near_genes_and_predicts_without_scikit_learn(
+    cohort: GridDataModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = fitted("KmerGbm", cohort)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    found = scores(module, cohort, "test_cpg-test_sample")
+    assert (
+        found["mas_pcc"] > 0.1
+        and found["mae"] < scores(fitted("Constant", cohort), cohort, "test_cpg-test_sample")["mae"]
+    )
+
+
+@pytest.mark.parametrize("name", ["n_nearest", "n_cells", "n_trees"])
+def test_boosting_names_wrong_sizes(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}=0: must be at least 1"):
+        KmerGbm(10, 20, **{name: 0})
 
 
 def test_cis_slopes_are_a_ridge_over_all_measured_cells(view: TrainingView) -> None:

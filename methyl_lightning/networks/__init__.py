@@ -1,6 +1,7 @@
-"""Networks of the two-tower contract: pure torch, no store, no Lightning, no Hydra."""
+"""Networks of the two-tower contract: torch, no store, no Lightning, no Hydra."""
 
 from methyl_lightning.networks.baselines import Constant, SequenceOnly
+from methyl_lightning.networks.boosting import KmerGbm
 from methyl_lightning.networks.contract import ClosedFormNetwork, CpgFeatures, MethylationNetwork, TrainingView
 from methyl_lightning.networks.levy_jurgenson import LevyJurgenson
 from methyl_lightning.networks.linear import BilinearRidge, CisLinear, ExpressionOnly
@@ -14,6 +15,7 @@ __all__ = [
     "CpgFeatures",
     "CpgMean",
     "ExpressionOnly",
+    "KmerGbm",
     "LevyJurgenson",
     "MethylationNetwork",
     "OwnLabelRidge",

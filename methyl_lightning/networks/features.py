@@ -14,6 +14,7 @@ N_BASES = 4  # A C G T; a k-mer that holds an N does not count
 C_CODE, G_CODE = 1, 2
 DENSITY_SHARES = (1, 2, 4, 8)  # CpG density is taken over the whole window, its middle half, …
 SCALES_BP = (1_000, 5_000, 25_000, 100_000)
+FAR_BP = 2 * SCALES_BP[-1]  # stands for a gene that isn't there
 ROWS = 1024  # CpGs whose features are made at once
 
 
@@ -96,7 +97,7 @@ def distance_features(cpgs: CpgFeatures) -> Tensor:
     crowd_CP = weight_NP.new_zeros(n_cpgs, weight_NP.shape[1]).index_add_(0, cpg_N, weight_NP)
     nearest = []
     for side_N in (cpgs.bp_N < 0, cpgs.bp_N >= 0):
-        far_C = torch.full((n_cpgs,), 2 * SCALES_BP[-1], dtype=cpgs.bp_N.dtype, device=cpgs.bp_N.device)
+        far_C = torch.full((n_cpgs,), FAR_BP, dtype=cpgs.bp_N.dtype, device=cpgs.bp_N.device)
         nearest.append(far_C.scatter_reduce_(0, cpg_N[side_N], cpgs.bp_N[side_N].abs(), "amin"))
     return torch.cat([crowd_CP, torch.stack(nearest, 1).float().log1p()], 1)
 
@@ -111,6 +112,23 @@ def near_gene_loadings(cpgs: CpgFeatures, loading_GQ: Tensor) -> Tensor:
         for weight_N1 in weight_NP.split(1, 1)
     ]
     return torch.cat(summed, 1)
+
+
+def nearest_genes(cpgs: CpgFeatures, n_genes: int) -> tuple[Tensor, Tensor]:
+    """List the nearest genes of each CpG: index and signed distance (no more genes: −1 and FAR_BP), [C, n_genes]."""
+    cpg_N = entry_cpg(cpgs)
+    by_distance_N = cpgs.bp_N.abs().argsort(stable=True)
+    order_N = by_distance_N[cpg_N[by_distance_N].argsort(stable=True)]
+    rank_N = torch.arange(len(cpg_N), device=cpg_N.device) - cpgs.offset_C[cpg_N]  # CpGs stay in their places
+    kept_N = rank_N < n_genes
+    places = cpg_N[kept_N], rank_N[kept_N]
+    gene_CK, bp_CK = (
+        values_N.new_full((len(cpgs.offset_C), n_genes), fill)
+        for values_N, fill in ((cpgs.gene_N, -1), (cpgs.bp_N, FAR_BP))
+    )
+    gene_CK[places] = cpgs.gene_N[order_N][kept_N]
+    bp_CK[places] = cpgs.bp_N[order_N][kept_N]
+    return gene_CK, bp_CK
 
 
 class Standardiser(nn.Module):
