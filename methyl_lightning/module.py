@@ -69,6 +69,9 @@ class MethylationModule(L.LightningModule):
         if isinstance(self.network, networks.ClosedFormNetwork):
             view = datamodule.training_view()
             self.network.fit_closed_form(view._replace(expression_SG=self.scaler(view.expression_SG)))
+        if isinstance(self.network, networks.LevyJurgenson):
+            near = datamodule.store.distances.rows(datamodule.split.cpg["train"])
+            self.network.fit_near_genes(torch.from_numpy(near.gene_N).long(), torch.from_numpy(near.bp_N))
         self.provenance = datamodule.provenance()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -18,7 +18,9 @@ from methyl_lightning import networks
 from methyl_lightning.command import conf_folder
 from methyl_lightning.datamodule import GridDataModule
 from methyl_lightning.distances import within
+from methyl_lightning.expression import SCALERS
 from methyl_lightning.module import MethylationModule
+from methyl_lightning.networks.levy_jurgenson import ABLATIONS
 from methyl_lightning.train import build_datamodule
 
 PACKAGE = Path(methyl_lightning.__file__).parent
@@ -174,7 +176,8 @@ def test_networks_are_pure_torch() -> None:
     for name, path in modules().items():
         if name.split(".")[0] == "networks":
             assert {one for one in inside(path) if not one.startswith("networks")} <= {"distances"}
-            assert outside(path) <= {"torch", "abc", "collections", "typing", "math"}
+            growing_trees = {"sklearn", "numpy"} if name == "networks.boosting" else set()
+            assert outside(path) <= {"torch", "abc", "collections", "typing", "math"} | growing_trees
 
 
 def test_conf_is_one_level_and_small() -> None:
@@ -279,9 +282,25 @@ def test_baselines_are_all_there_beside_the_model() -> None:
     assert found["name"] == "baselines" and found["model"]["network"] == "BilinearRidge"
     references = found["references"]
     assert {model["network"] for model in references.values()} == {
-        name for name in networks.__all__ if name.endswith(("Only", "Mean", "Linear", "Ridge", "Constant"))
+        name for name in networks.__all__ if name.endswith(("Only", "Mean", "Linear", "Ridge", "Constant", "Gbm"))
     }
     assert all(model["network"].lower() == name.replace("_", "") for name, model in references.items())
+
+
+def test_every_ablation_is_a_job_of_its_own_model() -> None:
+    cfg = composed("train", "+experiment=ablations")
+    swept = cfg.hydra.sweeper.params.ablation.replace(" ", "").split(",")
+    assert swept == list(cfg.ablations)
+    found = {name: settings("train", "+experiment=ablations", f"ablation={name}") for name in swept}
+    assert {name: one["name"] for name, one in found.items()} == {name: name for name in swept}
+    assert not any(one["references"] for one in found.values())
+    models = [(tuple(one["model"]["without"]), one["model"]["expression_scaling"]) for one in found.values()]
+    assert len(set(models)) == len(models) and models[0] == ((), "minmax")
+    assert {part for without, _ in models for part in without} == set(ABLATIONS)
+    assert {scaling for _, scaling in models} == set(SCALERS)
+    for one in found.values():
+        model = {key: value for key, value in one["model"].items() if key != "_target_"}
+        MethylationModule(n_genes=12, window=20, **model)
 
 
 def test_choices_reach_every_part_of_an_experiment() -> None:

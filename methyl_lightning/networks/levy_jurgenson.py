@@ -23,7 +23,7 @@ from methyl_lightning.networks.contract import (
 )
 
 VARIANTS: tuple[int | str, ...] = (1, 2, 3, "port1")
-ABLATIONS = ("sequence", "expression", "distance_attention", "expression_attention", "sequence_attention")
+ABLATIONS = ("sequence", "expression", "distance_attention", "expression_attention", "sequence_attention", "far_genes")
 TILE_BYTES = 4 << 20  # a tile of the CpG × unit × gene intermediate stays in the cache
 
 
@@ -170,7 +170,8 @@ class LevyJurgenson(MethylationNetwork):
     without
         What is left out: ``sequence`` (the motif branch), ``expression`` (each expression value becomes 1, and the
         attention that is computed from them goes), ``distance_attention``, ``expression_attention``,
-        ``sequence_attention``. A model that sees no sequence at all leaves out both sequence parts.
+        ``sequence_attention``; ``far_genes`` (the expression of genes that no training CpG has within the reach of
+        the distance weights becomes 0). A model that sees no sequence at all leaves out both sequence parts.
 
     Notes
     -----
@@ -187,6 +188,7 @@ class LevyJurgenson(MethylationNetwork):
     """
 
     N_MOTIF, N_SEQUENCE_HIDDEN, CONNECTED = 40, 20, (50, 45, 40)
+    near_G: Tensor | None
 
     def __init__(self, n_genes: int, window: int, variant: int | str = 3, without: Sequence[str] = ()):
         super().__init__()
@@ -199,6 +201,8 @@ class LevyJurgenson(MethylationNetwork):
         full = variant != 1
         n_hidden = max(1, n_genes // (6 if full else 2))
         self.reads_expression = "expression" not in without
+        near_G = torch.ones(n_genes, dtype=torch.bool) if "far_genes" in without else None
+        self.register_buffer("near_G", near_G)  # None: every gene counts
         self.motif: nn.Module | None = None
         self.distance_attention: nn.Module | None = None
         self.expression_attention: nn.Module | None = None
@@ -224,6 +228,12 @@ class LevyJurgenson(MethylationNetwork):
         self.head = nn.Sequential(PairDense(first, second), PairDense(second, third))
         self.output = nn.Linear(third, 1)
 
+    def fit_near_genes(self, gene_N: Tensor, bp_N: Tensor) -> None:
+        """Keep the genes of those training entries whose distance has a weight; without ``far_genes`` only."""
+        if self.near_G is not None:
+            near_N = distance_weights(bp_N, self.weighting, torch.float32) != 0
+            self.near_G.zero_()[gene_N[near_N]] = True
+
     def encode_cpgs(self, cpgs: CpgFeatures) -> CpgEncoding:
         """Encode sequences and gene distances."""
         like = self.connected.weight
@@ -245,6 +255,8 @@ class LevyJurgenson(MethylationNetwork):
         """Encode scaled expression."""
         if not self.reads_expression:
             return SampleEncoding(torch.ones_like(expression_SG), None)
+        if self.near_G is not None:
+            expression_SG = torch.where(self.near_G, expression_SG, 0.0)
         if self.expression_attention is None:
             return SampleEncoding(expression_SG, None)
         return SampleEncoding(expression_SG, expression_SG * self.expression_attention(expression_SG))
