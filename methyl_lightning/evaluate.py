@@ -3,10 +3,12 @@
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from methyl_lightning.command import run_command
 from methyl_lightning.evaluation import evaluate_ceiling, evaluate_model, load_run, print_table, results_table
+from methyl_lightning.runs import save_data
+from methyl_lightning.splits import save_split
 
 
 def evaluate(cfg: DictConfig) -> None:
@@ -14,6 +16,9 @@ def evaluate(cfg: DictConfig) -> None:
     checkpoint = Path(cfg.checkpoint)
     module, store, split, run = load_run(checkpoint, cfg.store, cfg.split_file)
     folder = Path(HydraConfig.get().runtime.output_dir)
+    OmegaConf.save(run, folder / "config.yaml", resolve=True)
+    save_split(split, store, folder / "split.json")
+    save_data(store, folder)
     evaluate_model(module, store, split, folder, cfg.seed, str(checkpoint))
     evaluate_ceiling(store, split, folder / "references" / "ceiling", cfg.seed)
     print_table(results_table(folder, run.model.network, run.data.name), folder)

@@ -6,6 +6,8 @@ from pathlib import Path
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 
+from methyl_lightning.report_page import draw, extremes, gather
+
 
 def wandb_logger(project: str, folder: str, name: str | None = None, group: str | None = None) -> WandbLogger:
     """Make a W&B logger that needs no key.
@@ -24,6 +26,17 @@ def wandb_logger(project: str, folder: str, name: str | None = None, group: str 
     return WandbLogger(
         project=project, save_dir=folder, name=name, group=group, mode="offline" if offline else "online"
     )
+
+
+def log_run(folder: Path) -> None:
+    """Log the tables and figures of a finished run's report to the job's W&B run, where there is one."""
+    if wandb.run is None:
+        return
+    for found in gather(str(folder)):
+        tables = {"results": found.scores, "strata": found.strata, "comparisons": found.comparisons}
+        tables["best_and_worst_cpgs"] = extremes(found, found.test_set.models[0].label)
+        shown = {f"report/{name}": wandb.Table(dataframe=table) for name, table in tables.items() if len(table)}
+        wandb.run.log(shown | {f"report/{name}": wandb.Image(figure) for name, figure in draw(found).items()})
 
 
 def finish_wandb() -> None:

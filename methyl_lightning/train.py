@@ -34,9 +34,10 @@ from methyl_lightning.evaluation import (
 )
 from methyl_lightning.module import MethylationModule
 from methyl_lightning.progress import StepProgress
+from methyl_lightning.runs import save_data
 from methyl_lightning.splits import describe_split, save_split
 from methyl_lightning.store import InputError, Store
-from methyl_lightning.tracking import finish_wandb
+from methyl_lightning.tracking import finish_wandb, log_run
 
 
 def train(cfg: DictConfig) -> None:
@@ -66,6 +67,7 @@ def train(cfg: DictConfig) -> None:
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
         save_split(datamodule.split, store, folder / "split.json")
         print(describe_split(datamodule.split), flush=True)
+        save_data(store, folder)
     try:
         fit_and_test(cfg, module, datamodule, folder, cfg.model.network, loggers, cfg.ckpt_path)
         for name, model in cfg.references.items():
@@ -76,6 +78,7 @@ def train(cfg: DictConfig) -> None:
             print_table(results_table(folder, cfg.model.network, cfg.data.name), folder)
             for line in comparison_lines(compare_references(folder, cfg.model.network), HEADLINE):
                 print(line)
+            log_run(folder)
             if cfg.get("dilution"):
                 test_diluted(cfg, folder / "best.ckpt", module.device, folder, loggers)
             else:

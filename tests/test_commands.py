@@ -25,6 +25,7 @@ RUN_FILES = {
     "best.ckpt",
     "last.ckpt",
     "metrics.json",
+    "data.json",
     "table.md",
     "usage.json",
     "strata.csv",
@@ -249,6 +250,12 @@ def test_train_makes_the_store_and_runs_offline_without_a_key(tmp_path: Path) ->
     assert len(said) == 1
     folder = Path(said[0].split("wandb sync ")[1])
     assert list(folder.glob("*.wandb")) and tmp_path in folder.parents
+    logged = {path.name.rsplit("_", 2)[0]: path for path in (folder / "files" / "media").rglob("*.*")}
+    assert {"scores", "density", "correlations", "calibration", "training", "results"} <= set(logged)
+    table = json.loads(logged["results"].read_text())
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    (row,) = [r for r in rows if (r["view"], r["model"], r["metric"]) == (TEST_VIEWS[-1], "SequenceOnly", "mae")]
+    assert row["value"] == metrics_of(tmp_path / "run")[TEST_VIEWS[-1]]["mae"]
     assert {"metrics.json", "best.ckpt"} <= files(tmp_path / "run")
     assert {row[1] for row in table_of(tmp_path / "run")[2:-3]} == {"SequenceOnly", "ceiling"}
 
