@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from methyl_lightning import __version__, report_figures
 from methyl_lightning.evaluation import COLUMNS, HEADLINE, PUBLISHED
 from methyl_lightning.report_tables import best_and_worst, calibration, calibration_error, cpg_scores, grids
-from methyl_lightning.report_text import in_short, number, published
+from methyl_lightning.report_text import in_short, number, p_value, published
 from methyl_lightning.runs import (
     TestSet,
     find_runs,
@@ -40,7 +40,13 @@ VIEW_NAMES = {
     "test_cpg-train_sample": "unseen CpGs × seen patients",
 }
 DIVISION = ("fractions", "cpg_split", "most_variable", "gene_within_bp")  # settings of the data module
-STRATA_METRICS = ("mae", "mas_pcc")
+MAIN_METRICS = ("mae", "spearman", "mas_pcc")  # of comparisons and strata; their CSV files have all
+STRATA_NAMES = {
+    "tss_distance": "distance to the nearest gene start",
+    "island": "CpG-island relation",
+    "variance": "variance over training samples",
+    "cohort": "cohort",
+}
 MODELS_IN_STRATA = 6  # more points beside each other cannot be told apart; the table has all
 
 
@@ -133,7 +139,8 @@ def draw(found: Results) -> dict[str, Figure]:
         first = found.strata["model"].isin(models[:MODELS_IN_STRATA])
         shown = found.strata[(found.strata["view"] == HEADLINE) & first]
         if len(shown):
-            figures["strata"] = report_figures.strata(shown, STRATA_METRICS, colour)
+            named = shown.assign(by=shown["by"].replace(STRATA_NAMES))
+            figures["strata"] = report_figures.strata(named, ("mae", "mas_pcc"), colour)
     return figures
 
 
@@ -191,7 +198,7 @@ def render(parts: list[dict[str, Any]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "count": "{:,}".format, "published": published}
+    environment.filters |= {"number": number, "count": "{:,}".format, "published": published, "p_value": p_value}
     return environment.get_template(TEMPLATE).render(
         parts=parts,
         version=__version__,
@@ -199,6 +206,7 @@ def render(parts: list[dict[str, Any]]) -> str:
         published=PUBLISHED,
         view_names=VIEW_NAMES,
         headline=HEADLINE,
+        main_metrics={key: COLUMNS[key] for key in MAIN_METRICS},
     )
 
 
@@ -218,14 +226,14 @@ def _contents(found: Results, images: dict[str, bytes]) -> dict[str, Any]:
     return {
         "name": found.test_set.name,
         "images": {kind: "data:image/png;base64," + base64.b64encode(image).decode() for kind, image in images.items()},
-        "short": in_short(found.scores),
+        "short": in_short(found.scores, found.comparisons),
         "runs": [_run_row(model, run) for model, run in zip(found.test_set.models, found.test_set.runs, strict=False)],
         "data": _data_facts(found),
         "columns": _columns(found.scores),
         "views": {view: _view_rows(found.scores[found.scores["view"] == view]) for view in reversed(TEST_VIEWS)},
         "has_cpg_intervals": bool(found.scores["low_cpgs"].notna().any()),
-        "comparisons": found.comparisons.to_dict("records"),
-        "strata": found.strata[found.strata["view"] == HEADLINE].to_dict("records") if "view" in found.strata else [],
+        "comparisons": _wide(found.comparisons, ["model", "reference"]),
+        "strata": _strata(found.strata),
         "correlations": [_correlation_row(model, scores) for model, scores in found.cpgs.items()],
         "bins": {model: bins.to_dict("records") for model, bins in found.bins.items()},
         "errors": {model: calibration_error(bins) for model, bins in found.bins.items()},
@@ -235,6 +243,25 @@ def _contents(found: Results, images: dict[str, bytes]) -> dict[str, Any]:
         },
         "usage": [(model.label, model.usage) for model in found.test_set.models if model.usage],
     }
+
+
+def _wide(table: pd.DataFrame, keys: list[str]) -> list[dict[str, Any]]:
+    """Lay the headline view of a long table out as one row for each value of the keys, with a cell a main metric."""
+    if table.empty:
+        return []
+    shown = table[(table["view"] == HEADLINE) & table["metric"].isin(MAIN_METRICS)]
+    return [
+        dict(zip(keys, values, strict=True))
+        | {"first": part.iloc[0].to_dict(), "cells": part.set_index("metric").to_dict("index")}
+        for values, part in shown.groupby(keys, sort=False)
+    ]
+
+
+def _strata(table: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in _wide(table, ["by", "group", "model"]):
+        rows.setdefault(STRATA_NAMES.get(row["by"], row["by"]), []).append(row)
+    return rows
 
 
 def _columns(scores: pd.DataFrame) -> dict[str, str]:

@@ -23,17 +23,28 @@ def published(value: float) -> str:
     return f"{value:.2f}" if value == round(value, 2) else f"{value:.3f}"
 
 
-def in_short(scores: pd.DataFrame) -> list[str]:
+def p_value(p: float) -> str:
+    """Write a p value; a bootstrap cannot tell those below 0.001 apart."""
+    return "–" if not math.isfinite(p) else "p < 0.001" if p < 0.001 else f"p {p:.3f}"
+
+
+def in_short(scores: pd.DataFrame, comparisons: pd.DataFrame) -> list[str]:
     """Say in one sentence or two how each run's own model did on the headline view, beside what it must beat.
 
     Parameters
     ----------
     scores
         Of :func:`methyl_lightning.runs.results`.
+    comparisons
+        Paired differences on the same cells, as in ``comparisons.csv``; may be empty.
     """
     cells: dict[Any, Any] = {}
     for row in scores[scores["view"] == HEADLINE].to_dict("records"):
         cells.setdefault(row["model"], {})[row["metric"]] = row
+    paired: dict[Any, Any] = {}
+    for row in comparisons.to_dict("records"):
+        if (row["view"], row["reference"], row["metric"]) == (HEADLINE, EVERY_CPG_ALIKE, "mas_pcc"):
+            paired[row["model"]] = row
     sentences = []
     for model, mine in cells.items():
         if not mine["mae"]["own"]:
@@ -47,7 +58,7 @@ def in_short(scores: pd.DataFrame) -> list[str]:
         if EVERY_CPG_ALIKE in cells:
             alike = cells[EVERY_CPG_ALIKE]["mas_pcc"]
             text += f" One number a sample ({EVERY_CPG_ALIKE}) has MAS-PCC {_cell(alike)}"
-            text += _beside(mine["mas_pcc"], alike)
+            text += _paired(paired[model]) if model in paired else _beside(mine["mas_pcc"], alike)
         sentences.append(text)
     return sentences
 
@@ -66,3 +77,13 @@ def _beside(model: dict[str, Any], reference: dict[str, Any]) -> str:
     if model["high"] < reference["low"]:
         return ": the model tells samples apart worse than that."
     return "; the two intervals overlap, so these figures alone do not show that the model knows more than that."
+
+
+def _paired(row: dict[str, Any]) -> str:
+    text = f"; on the same cells the model's differs from it by {_cell(row | {'value': row['difference']})}"
+    if not math.isfinite(row["low"]):
+        return text + "."
+    text += f", {p_value(row['p'])}: "
+    if row["low"] <= 0 <= row["high"]:
+        return text + "no sign that the model knows more than that."
+    return text + f"the model tells samples apart {'better' if row['low'] > 0 else 'worse'} than that."

@@ -22,6 +22,7 @@ from methyl_lightning.evaluation import HEADLINE, PUBLISHED
 from methyl_lightning.report import beside
 from methyl_lightning.report_page import draw, extremes, gather, write_report
 from methyl_lightning.report_tables import best_and_worst, calibration, calibration_error, cpg_scores
+from methyl_lightning.report_text import in_short, number, p_value
 from methyl_lightning.runs import find_runs, read_run, results, test_sets
 from methyl_lightning.splits import TEST_VIEWS
 from methyl_lightning.store import InputError
@@ -48,7 +49,7 @@ class Page(HTMLParser):
         self.seen.append((tag, dict(attributes)))
         if tag not in VOID:
             self.open.append(tag)
-        if tag == "tbody":
+        if tag in ("table", "tbody"):
             self.view = dict(attributes).get("data-view")
         if tag == "tr":
             self.rows.append((self.view, []))
@@ -174,14 +175,23 @@ def test_page_says_what_was_run_on_which_data(page: Page, run: Path) -> None:
 
 def test_short_answer_sets_the_model_beside_what_it_must_beat(found: report_page.Results) -> None:
     scores = found.scores
-    (sentence,) = report_page.in_short(scores)
+    (sentence,) = in_short(scores, pd.DataFrame())
     assert sentence.startswith("LevyJurgenson: MAE ") and "expression_only" in sentence
     at = (scores["view"] == HEADLINE) & (scores["metric"] == "mas_pcc")
     for low, high, words in ((0.9, 0.95, "better"), (-0.9, -0.8, "worse"), (-1.0, 1.0, "overlap")):
         changed = scores.copy()
         changed.loc[at & scores["own"], ["value", "low", "high"]] = (low, low, high)
         changed.loc[at & (scores["model"] == "expression_only"), ["value", "low", "high"]] = (0.1, 0.0, 0.2)
-        assert words in report_page.in_short(changed)[0]
+        assert words in in_short(changed, pd.DataFrame())[0]
+        paired = {"view": HEADLINE, "model": "LevyJurgenson", "reference": "expression_only", "metric": "mas_pcc"}
+        paired |= {"difference": low, "low": low, "high": high, "p": 0.0001}
+        assert f"{number(low)} to {number(high)}), p < 0.001" in in_short(changed, pd.DataFrame([paired]))[0]
+        assert {"overlap": "no sign"}.get(words, words) in in_short(changed, pd.DataFrame([paired]))[0]
+
+
+def test_numbers_are_written_as_people_read_them() -> None:
+    assert [number(value) for value in (-0.12345, 0.0, None, float("nan"))] == ["−0.123", "0.000", "–", "–"]
+    assert [p_value(p) for p in (0.0001, 0.0123, 1.0, float("nan"))] == ["p < 0.001", "p 0.012", "p 1.000", "–"]
 
 
 def test_cpg_scores_are_scipy_s(found: report_page.Results, run: Path) -> None:
@@ -265,17 +275,20 @@ def test_strata_and_comparisons_are_shown_where_they_are(copy: Path) -> None:
         strata_table().to_csv(folder / "strata.csv", index=False)
     comparison = {"view": HEADLINE, "model": "LevyJurgenson", "reference": "constant", "metric": "mae"}
     comparison |= {"difference": -0.0776, "low": -0.091, "high": -0.0512, "p": 0.015}
+    comparison |= {"low_cpgs": -0.1, "high_cpgs": -0.05, "p_cpgs": 0.004}
     pd.DataFrame([comparison]).to_csv(copy / "comparisons.csv", index=False)
     output = copy.parent / "page.html"
     folder = write_report(str(copy), output)
     assert "1_simulated_strata.png" in files(folder)
     page = Page(output)
     assert {section["id"] for section in page.all("section")} == {*SECTIONS, "strata", "comparisons"}
-    (cells,) = [cells for _, cells in page.rows if len(cells) == 6 and cells[1].strip() == "constant"]
-    assert numbers(cells[4]) == [-0.078, -0.091, -0.051] and numbers(cells[5]) == [0.015]
-    cells = [cells for _, cells in page.rows if len(cells) == 8 and "> 20 kb" in cells[2]]
-    assert [row[0].strip() for row in cells] == ["LevyJurgenson"] * 2 + ["expression_only"] * 2
-    assert numbers(cells[1][7]) == [-0.654, -0.664, -0.634] and cells[1][3].strip() == "4,322"
+    (cells,) = [cells for view, cells in page.rows if view == "comparisons"]
+    assert cells[0].strip() == "LevyJurgenson − constant" and [cell.strip() for cell in cells[2:]] == ["–", "–"]
+    assert numbers(cells[1]) == [-0.078, -0.091, -0.051, 0.015, -0.1, -0.05, 0.004]
+    cells = [cells for view, cells in page.rows if "nearest gene start" in (view or "") and "> 20 kb" in cells[0]]
+    assert [row[1].strip() for row in cells] == ["LevyJurgenson", "expression_only"]
+    assert [cell.strip() for cell in cells[1][2:5]] == ["4,322", "5", "20"]
+    assert [numbers(cell) for cell in cells[1][5:]] == [[1.1, 1.09, 1.12], [], [-0.654, -0.664, -0.634]]
 
 
 def test_several_runs_are_told_apart(copy: Path) -> None:
