@@ -18,6 +18,7 @@ from methyl_lightning.expression import check_dilution, dilute
 from methyl_lightning.networks.contract import CpgFeatures, TrainingView
 from methyl_lightning.splits import load_split, make_split
 from methyl_lightning.store import InputError, Store
+from methyl_lightning.training_record import TrainingRecord, record_training
 
 SAMPLINGS = ("grid", "pairs")
 TRAINING_VIEW_CELLS = 50_000_000
@@ -299,6 +300,10 @@ class GridDataModule(L.LightningDataModule):
         beta_CS = torch.from_numpy(self.store.beta(cpg_C, sample_S))
         return TrainingView(read_cpgs(self.store, cpg_C), read_expression(self.store, sample_S), beta_CS)
 
+    def training_record(self) -> TrainingRecord:
+        """Take what a checkpoint keeps of the data: CpGs, genes, and statistics of the training view alone."""
+        return record_training(self.store, *self.split.view("train_cpg-train_sample"))
+
     def provenance(self) -> dict[str, Any]:
         """Tell what a checkpoint must say of its data: plain JSON values."""
         attributes = self.store.attributes
@@ -306,8 +311,6 @@ class GridDataModule(L.LightningDataModule):
             "assembly": attributes["assembly"],
             "units": attributes["units"],
             "window": self.store.window,
-            "gene_ids": self.store.genes["id"].tolist(),
-            "gene_symbols": self.store.genes["symbol"].tolist(),
             "cohort": sorted(set(self.store.samples["cohort"])),
             "source": attributes["provenance"],
             "sizes": {

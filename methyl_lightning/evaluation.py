@@ -7,9 +7,9 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
+import anndata
 import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from methyl_lightning import figures, metrics
+from methyl_lightning.checkpoint import load_checkpoint
 from methyl_lightning.comparisons import cells_key, save_bootstrap
 from methyl_lightning.distances import nearest_gene
 from methyl_lightning.intervals import bootstrap_grid, interval
@@ -61,11 +62,7 @@ def load_run(
     run = OmegaConf.load(config)
     opened = Store(store or run.data.store)
     split = load_split(Path(split_file or checkpoint.parent / "split.json"), opened)
-    try:
-        module = MethylationModule.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, UnpicklingError) as error:
-        raise InputError(f"{checkpoint}: truncated or not a checkpoint; take another one of the run") from error
-    return module, opened, split, run
+    return load_checkpoint(checkpoint), opened, split, run
 
 
 def evaluate_model(
@@ -90,6 +87,13 @@ def evaluate_model(
         title = f"{module.hparams['network']}, {', '.join(module.provenance['cohort'])}: unseen CpGs × unseen patients"
         figure = figures.predicted_against_measured(store.beta(*split.view(HEADLINE)), predicted[HEADLINE], title)
         save_figure(figure, folder / "figures" / f"predicted_against_measured_{HEADLINE}.png")
+
+
+def read_test(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Read the metrics of a run folder, and measured and predicted beta of each of its test views."""
+    views = {view: anndata.read_h5ad(folder / f"predictions_{view}.h5ad") for view in TEST_VIEWS}
+    grids = {view: (np.asarray(data.layers["measured"]), np.asarray(data.X)) for view, data in views.items()}
+    return json.loads((folder / "metrics.json").read_text()), grids
 
 
 def evaluate_ceiling(store: Store, split: Split, folder: Path, seed: int) -> bool:

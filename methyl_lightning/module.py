@@ -13,6 +13,9 @@ from torch import Tensor
 from methyl_lightning import __version__, metrics, networks
 from methyl_lightning.datamodule import GridBatch, GridDataModule, PairBatch
 from methyl_lightning.expression import SCALERS
+from methyl_lightning.training_record import TrainingRecord
+
+CHECKPOINT_FORMAT = 1  # raised whenever a former program could not read what is written
 
 
 class MethylationModule(L.LightningModule):
@@ -55,6 +58,8 @@ class MethylationModule(L.LightningModule):
         self.network = getattr(networks, network)(n_genes=n_genes, window=window, **settings)
         self.scaler = SCALERS[expression_scaling](n_genes)
         self.provenance: dict[str, Any] = {}
+        self.record: TrainingRecord | None = None
+        self.card: dict[str, Any] = {}
         self._validated: list[tuple[Tensor, Tensor]] = []
 
     def setup(self, stage: str) -> None:
@@ -73,14 +78,25 @@ class MethylationModule(L.LightningModule):
             near = datamodule.store.distances.rows(datamodule.split.cpg["train"])
             self.network.fit_near_genes(torch.from_numpy(near.gene_N).long(), torch.from_numpy(near.bp_N))
         self.provenance = datamodule.provenance()
+        self.record = datamodule.training_record()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add genes, units, assembly and the origin of the data."""
-        checkpoint["methyl_lightning"] = {"version": __version__, "provenance": self.provenance}
+        """Add units, assembly and the origin of the data, the CpGs and genes, and what testing has told."""
+        checkpoint["methyl_lightning"] = {
+            "format": CHECKPOINT_FORMAT,
+            "version": __version__,
+            "provenance": self.provenance,
+            "card": self.card,
+            "tables": self.record.tables() if self.record else {},
+        }
+        checkpoint["training_record"] = self.record.tensors() if self.record else {}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take them back."""
-        self.provenance = checkpoint["methyl_lightning"]["provenance"]
+        own = checkpoint["methyl_lightning"]
+        self.provenance, self.card = own["provenance"], own["card"]
+        if own["tables"]:
+            self.record = TrainingRecord.restore(checkpoint["training_record"], own["tables"])
 
     def forward(self, batch: GridBatch | PairBatch) -> Tensor:
         """Predict beta_hat [C, S], or [N] for single cells, from unscaled expression."""

@@ -9,7 +9,7 @@ Axis letters: C CpGs, S samples, G genes, L bases.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -136,6 +136,12 @@ def _steps(path: Path, cpgs: pd.DataFrame, samples: pd.DataFrame, beta_CS: Rows)
                 f"is {block_CS[c, s]:g}, outside 0…1; convert the values to beta"
             )
         yield rows, encode_beta(block_CS)
+
+
+def cpg_keys(ids: Iterable[str]) -> np.ndarray:
+    """One int64 a CpG, the 8-byte BLAKE2 hash of its id."""
+    digests = b"".join(hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids)
+    return np.frombuffer(digests, dtype="<i8").astype(np.int64)
 
 
 def write_store(
@@ -287,8 +293,7 @@ class Store:
     @cached_property
     def cpg_key_C(self) -> np.ndarray:
         """One int64 a CpG, the 8-byte BLAKE2 hash of its id: a CpG has the same key in every store."""
-        digests = b"".join(hashlib.blake2b(name.encode(), digest_size=8).digest() for name in self.cpgs["id"])
-        return np.frombuffer(digests, dtype="<i8").astype(np.int64)
+        return cpg_keys(self.cpgs["id"])
 
     @cached_property
     def genes(self) -> pd.DataFrame:

@@ -17,6 +17,8 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig, OmegaConf
 
+from methyl_lightning.card import calibrate_module, coverage_line, make_card
+from methyl_lightning.checkpoint import complete_checkpoint
 from methyl_lightning.command import ensure_store, run_command
 from methyl_lightning.comparisons import compare_references, comparison_lines
 from methyl_lightning.datamodule import GridDataModule
@@ -29,6 +31,7 @@ from methyl_lightning.evaluation import (
     evaluate_model,
     load_run,
     print_table,
+    read_test,
     results_table,
     save_training_curves,
 )
@@ -173,6 +176,11 @@ def fit_and_test(
         cfg.seed,
         "best.ckpt",
     )
+    calibration = calibrate_module(best, datamodule.store, datamodule.split)
+    if trainer.is_global_zero:
+        card = make_card(calibration, *read_test(folder))
+        complete_checkpoint(Path(checkpoints.best_model_path), card)
+        print(f"{label}: {coverage_line(card)}", flush=True)
     if trainer.is_global_zero:
         save_training_curves(folder)
         usage = {

@@ -1,0 +1,103 @@
+"""Checkpoints as prediction uses them: loaded without the store, completed after testing, exported and read back."""
+
+import json
+import shutil
+from pathlib import Path
+from pickle import UnpicklingError
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from methyl_lightning import __version__
+from methyl_lightning.module import CHECKPOINT_FORMAT, MethylationModule
+from methyl_lightning.store import InputError, replacing
+
+WEIGHTS, CARD = "model.safetensors", "card.json"  # of an exported folder
+RECORD, STATE = "training_record", "state_dict"
+
+
+def load_checkpoint(path: str | Path) -> MethylationModule:
+    """Rebuild a trained module, on the CPU and in evaluation mode, from a checkpoint or an exported folder.
+
+    Raises
+    ------
+    InputError
+        If there is none, it is damaged, or a newer version of this program wrote it.
+    """
+    path = Path(path)
+    content = _read_folder(path) if path.is_dir() else _read_file(path)
+    module = MethylationModule(**content["hyper_parameters"])
+    module.on_load_checkpoint(content)
+    module.load_state_dict(content[STATE])
+    return module.eval()
+
+
+def complete_checkpoint(path: Path, card: dict[str, Any]) -> None:
+    """Write what testing has told into a checkpoint; nothing else of it changes."""
+    content = _read_file(path)
+    content["methyl_lightning"]["card"] = card
+    with replacing(path, "checkpoint") as temporary:
+        torch.save(content, temporary)
+
+
+def export_folder(path: str | Path, folder: str | Path) -> None:
+    """Write a checkpoint as ``model.safetensors`` (all numbers) and ``card.json`` (all words) into a new folder.
+
+    Raises
+    ------
+    InputError
+        If the folder exists, or the checkpoint cannot be read.
+    """
+    content, folder = _read_file(Path(path)), Path(folder)
+    if folder.exists():
+        raise InputError(f"{folder}: exists already; name a new folder to export into")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {f"{part}.{name}": value for part in (RECORD, STATE) for name, value in content[part].items()}
+    words = {"hyper_parameters": dict(content["hyper_parameters"]), **content["methyl_lightning"]}
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        # a file holds each tensor once and in order
+        save_file({name: value.clone().contiguous() for name, value in tensors.items()}, Path(temporary, WEIGHTS))
+        Path(temporary, CARD).write_text(json.dumps(words, indent=1))
+        shutil.copytree(temporary, folder)
+
+
+def _check_format(path: Path, own: dict[str, Any]) -> None:
+    if own.get("format", 0) > CHECKPOINT_FORMAT:
+        raise InputError(
+            f"{path}: written by methyl_lightning {own['version']} (checkpoint format {own['format']}), this is "
+            f"{__version__} (format {CHECKPOINT_FORMAT}); install the newer version"
+        )
+    if own.get("format", 0) < CHECKPOINT_FORMAT:
+        raise InputError(f"{path}: written by an unreleased version of methyl_lightning; train again")
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint; training writes best.ckpt into its run folder")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        own = content["methyl_lightning"]
+    except (RuntimeError, EOFError, OSError, UnpicklingError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: truncated or not a checkpoint; take another one of the run") from error
+    _check_format(path, own)
+    return content
+
+
+def _read_folder(folder: Path) -> dict[str, Any]:
+    try:
+        words = json.loads((folder / CARD).read_text())
+        _check_format(folder, words)
+        tensors = load_file(folder / WEIGHTS)
+    except (OSError, json.JSONDecodeError, SafetensorError) as error:
+        raise InputError(
+            f"{folder}: no exported checkpoint ({CARD} and {WEIGHTS}): {error}; export it again"
+        ) from error
+    content: dict[str, Any] = {"hyper_parameters": words.pop("hyper_parameters"), "methyl_lightning": words}
+    for part in (RECORD, STATE):
+        content[part] = {
+            name.removeprefix(f"{part}."): value for name, value in tensors.items() if name.startswith(f"{part}.")
+        }
+    return content

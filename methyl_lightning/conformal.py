@@ -1,0 +1,76 @@
+"""Intervals around predictions: split-conformal calibration on cells that neither training nor testing has seen.
+
+The residual (measured − predicted) is looked at within bins of the predicted beta, because a prediction near 0.5 errs
+more than one near 0 or 1. Of each bin the lower and the upper residual quantile are kept, with the correction for its
+finite number of cells, so that a new cell exchangeable with them lies inside with at least the level's probability.
+Cells of one CpG, or of one patient, are not independent: the promise holds over many new CpGs and patients, not within one.
+
+Legend: N cells, B bins.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+LEVEL = 0.9
+N_BINS, LEAST_CELLS = 10, 200
+
+
+class Calibration(NamedTuple):
+    """Residual quantiles by predicted beta, as plain lists.
+
+    Attributes
+    ----------
+    level
+        Share of new cells that lie inside.
+    edges
+        B − 1 bounds between bins of the predicted beta.
+    low, high
+        B values each, what is added to a prediction; low ≤ 0 ≤ high, so that an interval holds its prediction.
+    cells
+        Number of calibration cells.
+    """
+
+    level: float
+    edges: list[float]
+    low: list[float]
+    high: list[float]
+    cells: int
+
+
+def calibrate(measured_N: np.ndarray, predicted_N: np.ndarray, level: float = LEVEL) -> Calibration:
+    """Calibrate on cells (NaN where not measured): at most 10 bins, equally full, of at least 200 cells each."""
+    known_N = np.isfinite(measured_N)
+    predicted_N = np.clip(predicted_N[known_N], 0, 1).astype(np.float64)
+    residual_N = measured_N[known_N] - predicted_N
+    n_bins = max(1, min(N_BINS, len(residual_N) // LEAST_CELLS))
+    edges = np.unique(np.quantile(predicted_N, np.arange(1, n_bins) / n_bins)) if n_bins > 1 else np.zeros(0)
+    bin_N = np.searchsorted(edges, predicted_N, side="right")
+    low, high = [], []
+    for b in range(len(edges) + 1):
+        sorted_n = np.sort(residual_N[bin_N == b])
+        rank = math.ceil((len(sorted_n) + 1) * (1 + level) / 2)  # of one tail
+        known = rank <= len(sorted_n)
+        high.append(max(0.0, float(sorted_n[rank - 1])) if known else 1.0)
+        low.append(min(0.0, float(sorted_n[len(sorted_n) - rank])) if known else -1.0)
+    return Calibration(level, edges.tolist(), low, high, len(residual_N))
+
+
+def interval(calibration: Calibration, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lower and upper bound of each prediction, float32 within 0…1, of the shape given."""
+    clipped = np.clip(predicted, 0, 1)
+    bins = np.searchsorted(np.asarray(calibration.edges), clipped, side="right")
+    low, high = (np.asarray(bound, dtype=np.float32)[bins] for bound in (calibration.low, calibration.high))
+    return np.clip(clipped + low, 0, 1).astype(np.float32), np.clip(clipped + high, 0, 1).astype(np.float32)
+
+
+def coverage(calibration: Calibration, measured_N: np.ndarray, predicted_N: np.ndarray) -> float:
+    """Return the share of measured cells inside their interval; NaN where none is measured."""
+    known_N = np.isfinite(measured_N)
+    if not known_N.any():
+        return math.nan
+    lower_N, upper_N = interval(calibration, predicted_N[known_N])
+    # half a beta step of the store, so that a bound met exactly in float32 counts as inside
+    inside_N = (measured_N[known_N] >= lower_N - 5e-5) & (measured_N[known_N] <= upper_N + 5e-5)
+    return float(inside_N.mean())

@@ -1,0 +1,145 @@
+"""Rows of an expression input on the scale of the training, block by block.
+
+Legend: S samples of the input, R rows that are predicted, I genes of the input, G genes of the training, K matched ones.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from methyl_lightning.expression_input import Expression
+from methyl_lightning.expression_units import TrainingScale, to_linear, to_training_scale
+from methyl_lightning.gene_matching import GeneMatch
+from methyl_lightning.store import InputError
+from methyl_lightning.training_record import TrainingRecord
+
+ROWS = 4096  # samples read at once where all are gone through
+LOOKED_AT = 256  # samples by which units are recognised
+
+
+class ExpressionRows:
+    """Expression as the network was trained on it: genes matched, units undone, rows averaged, scale matched.
+
+    Parameters
+    ----------
+    expression, genes
+        The input, and its genes in terms of the training's.
+    units
+        Of the input.
+    record, training_units
+        Of the checkpoint.
+    match
+        See :func:`methyl_lightning.expression_units.to_training_scale`.
+    average_RS
+        See :func:`methyl_lightning.aggregation.average_matrix`; None leaves rows as they are.
+    """
+
+    def __init__(
+        self,
+        expression: Expression,
+        genes: GeneMatch,
+        units: str,
+        record: TrainingRecord,
+        training_units: str,
+        match: str,
+        average_RS: sparse.csr_matrix | None,
+    ):
+        self.expression, self.genes, self.units, self.match = expression, genes, units, match
+        self.average_RS = average_RS
+        self.mean_G = record.mean_G
+        self.scale = TrainingScale.of_genes(
+            training_units, record.linear_mean_G[genes.gene_K], record.quantile_QG[:, genes.gene_K]
+        )
+        self._together_RK: np.ndarray | None = None
+        if average_RS is not None and average_RS.shape[0] != average_RS.shape[1]:
+            # few rows of many samples each: gone through once, in the order of the file
+            self._together_RK = np.zeros((average_RS.shape[0], len(genes.gene_K)))
+            for rows in row_slices(len(expression.obs)):
+                self._together_RK += average_RS[:, rows] @ self._linear(rows)
+
+    def __len__(self) -> int:
+        return len(self.expression.obs) if self.average_RS is None else self.average_RS.shape[0]
+
+    def _linear(self, index: slice | np.ndarray) -> np.ndarray:
+        """Read matched genes of some samples on the linear scale, float64 [n, K]."""
+        linear = to_linear(self.expression.rows(index), self.units) @ self.genes.sum_IK
+        return linear.toarray() if sparse.issparse(linear) else np.asarray(linear)
+
+    def read(self, rows: slice) -> np.ndarray:
+        """Read rows in the units of the training, float32 [n, G]; a gene that is not matched has its training mean.
+
+        Raises
+        ------
+        InputError
+            If a row has no expression of any matched gene.
+        """
+        if self._together_RK is not None:
+            linear_RK = self._together_RK[rows]
+        elif self.average_RS is None:
+            linear_RK = self._linear(rows)
+        else:
+            average_RS = self.average_RS[rows]
+            wanted_S = np.unique(average_RS.indices)
+            linear_RK = average_RS[:, wanted_S] @ self._linear(wanted_S)
+        empty_R = ~(linear_RK > 0).any(axis=1)
+        if self.match != "none" and empty_R.any():
+            raise InputError(
+                f"{self.expression.source}: row {rows.start + int(np.argmax(empty_R)):,} has no expression of any gene "
+                "that the checkpoint knows; leave such samples out (scanpy.pp.filter_cells)"
+            )
+        expression_RG = np.tile(self.mean_G, (len(linear_RK), 1))
+        expression_RG[:, self.genes.gene_K] = to_training_scale(linear_RK, self.scale, self.match)
+        return expression_RG
+
+
+def row_slices(n: int, size: int = ROWS) -> Iterator[slice]:
+    """Cut ``n`` rows into consecutive slices of at most ``size``."""
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def check_values(expression: Expression, genes: GeneMatch) -> None:
+    """Go through all values once and refuse what no expression has.
+
+    Raises
+    ------
+    InputError
+        If a value is not finite or below 0, or a sample has none above 0 among the matched genes.
+    """
+    names = expression.var.index
+    for rows in row_slices(len(expression.obs)):
+        block = expression.rows(rows)
+        values = block.data if sparse.issparse(block) else block
+        if not np.issubdtype(values.dtype, np.number):
+            raise InputError(f"{expression.source}: its values are {values.dtype}, not numbers; choose another layer")
+        for wrong, what, remedy in (
+            (~np.isfinite(values), "is not a finite number", "fill it or remove the gene"),
+            (
+                values < 0,
+                "is below 0: scaled or centred values",
+                "give counts or logarithms of them (raw=true or layer=)",
+            ),
+        ):
+            if wrong.any():
+                s, i, value = _first(block, wrong)
+                cell = f"{expression.obs.index[rows.start + s]!r}, gene {names[i]!r}"
+                raise InputError(f"{expression.source}: the value of {cell} is {value:g}, it {what}; {remedy}")
+
+
+def _first(block: Any, wrong: np.ndarray) -> tuple[int, int, float]:
+    """Find the first wrong value: row, column, value."""
+    if sparse.issparse(block):
+        n = int(np.argmax(wrong))
+        return int(np.searchsorted(block.indptr, n, side="right")) - 1, int(block.indices[n]), float(block.data[n])
+    s, i = np.argwhere(wrong)[0]
+    return int(s), int(i), float(block[s, i])
+
+
+def some_values(expression: Expression) -> list[np.ndarray]:
+    """Take the positive values of up to 256 samples, spread over all, for recognising units."""
+    n_samples = len(expression.obs)
+    index_S = np.unique(np.linspace(0, n_samples - 1, LOOKED_AT).astype(np.int64))
+    block = expression.rows(index_S)
+    rows = [block.data[a:b] for a, b in zip(block.indptr, block.indptr[1:])] if sparse.issparse(block) else list(block)
+    return [row[row > 0] for row in rows if (row > 0).any()]

@@ -1,0 +1,138 @@
+"""Units of expression: recognised from values, brought to a linear scale and from there to the training's.
+
+Legend: S samples, G genes, N values, Q quantiles.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+from scipy.stats import rankdata
+
+from methyl_lightning.store import InputError
+from methyl_lightning.training_record import is_log2
+
+UNITS = ("counts", "cpm", "log1p", "log2")
+MATCHES = ("library", "quantile", "none")
+INVERSE = {"log1p": np.expm1, "log2": lambda values: np.exp2(values) - 1}
+LARGEST_LOG = {"log1p": 16.0, "log2": 32.0}  # no library has more than e^16 or 2^32 molecules of a gene
+GRID_TOLERANCE = 0.02  # how far from a whole number of molecules a value may be
+GRID_SHARE = 0.9
+
+
+class RecognisedUnits(NamedTuple):
+    """Units (one of ``UNITS``) and the reason for taking the values as such."""
+
+    units: str
+    reason: str
+
+
+def recognise_units(row_values: list[np.ndarray], uns: Mapping[str, Any], fallback: str) -> RecognisedUnits:
+    """Recognise units from the positive values of some samples.
+
+    Parameters
+    ----------
+    row_values
+        For each sample its values above 0.
+    uns
+        ``uns`` of the AnnData; scanpy notes the base of its logarithm in ``uns["log1p"]``.
+    fallback
+        What values without any sign of their own are taken for.
+    """
+    if "log1p" in uns:
+        base = (uns["log1p"] or {}).get("base")
+        if base is None or np.isclose(float(base), np.e):
+            return RecognisedUnits("log1p", "uns['log1p'] says so")
+        if np.isclose(float(base), 2):
+            return RecognisedUnits("log2", "uns['log1p'] gives base 2")
+    values_N = np.concatenate(row_values) if row_values else np.zeros(0)
+    if (values_N == np.rint(values_N)).all():
+        return RecognisedUnits("counts", "all values are whole numbers")
+    largest = float(values_N.max())
+    if largest > LARGEST_LOG["log2"]:
+        return RecognisedUnits("cpm", f"values up to {largest:,.0f}, not whole numbers: normalised, not logarithms")
+    for units in ("log1p", "log2"):
+        if largest <= LARGEST_LOG[units] and _on_grid(row_values, units):
+            return RecognisedUnits(units, "undone, the values of a sample are multiples of its smallest")
+    if largest > LARGEST_LOG["log1p"]:
+        return RecognisedUnits("log2", f"values up to {largest:.1f}, too large for natural logarithms")
+    return RecognisedUnits(fallback, "assumed: the values do not tell; set units= if they are something else")
+
+
+def _on_grid(row_values: list[np.ndarray], units: str) -> bool:
+    """Tell whether values, undone, are whole multiples of each sample's smallest, as normalised counts are."""
+    on_grid = tried = 0
+    for values_N in row_values:
+        linear_N = INVERSE[units](values_N.astype(np.float64))
+        if len(linear_N) < 10 or linear_N.max() < 1.5 * linear_N.min():
+            continue
+        multiple_N = linear_N / linear_N.min()
+        low_N = multiple_N[multiple_N < 20.5]  # rounding of the file hides the grid higher up
+        tried += len(low_N)
+        on_grid += int((np.abs(low_N - np.rint(low_N)) < GRID_TOLERANCE * low_N).sum())
+    return tried > 0 and on_grid >= GRID_SHARE * tried
+
+
+def to_linear(values: Any, units: str) -> Any:
+    """Undo the logarithm of a matrix, dense or sparse (0 stays 0); float64."""
+    values = values.astype(np.float64)
+    if units not in INVERSE:
+        return values
+    if sparse.issparse(values):
+        values.data = INVERSE[units](values.data)
+        return values
+    return INVERSE[units](values)
+
+
+class TrainingScale(NamedTuple):
+    """How expression of some genes was distributed in training.
+
+    Attributes
+    ----------
+    units
+        Of the store.
+    linear_total
+        Mean over training samples of a sample's total over these genes, on the linear scale.
+    sorted_N
+        Values of these genes over training samples, sorted, in the store's units.
+    """
+
+    units: str
+    linear_total: float
+    sorted_N: np.ndarray
+
+    @classmethod
+    def of_genes(cls, units: str, linear_mean_G: np.ndarray, quantile_QG: np.ndarray) -> "TrainingScale":
+        """Take the scale from the statistics of the genes that are matched."""
+        return cls(units, float(linear_mean_G.sum(dtype=np.float64)), np.sort(quantile_QG, axis=None))
+
+
+def to_training_scale(linear_SG: np.ndarray, scale: TrainingScale, match: str) -> np.ndarray:
+    """Bring linear values [S, G] to the training's units.
+
+    Parameters
+    ----------
+    linear_SG
+        Linear values, none below 0, each sample with a positive total.
+    scale
+        Of the same genes.
+    match
+        - ``library``: a sample's total becomes the training's mean total over the same genes.
+        - ``quantile``: a value becomes the training's value (all samples pooled) at its rank; equal values share one.
+        - ``none``: values are on the training's linear scale already.
+
+    Raises
+    ------
+    InputError
+        If the training's units are not log2(x + 1) and values would have to be brought there.
+    """
+    if match == "quantile":
+        n_genes = linear_SG.shape[1]
+        share_SG = (rankdata(linear_SG, axis=1) - 0.5) / n_genes
+        place_N = (np.arange(len(scale.sorted_N)) + 0.5) / len(scale.sorted_N)
+        return np.interp(share_SG, place_N, scale.sorted_N)
+    if not is_log2(scale.units):
+        raise InputError(f"match={match}: the training's units, {scale.units!r}, are not log2(x+1); use match=quantile")
+    factor_S1 = 1.0 if match == "none" else scale.linear_total / linear_SG.sum(axis=1, keepdims=True)
+    return np.log2(linear_SG * factor_S1 + 1)

@@ -1,0 +1,42 @@
+"""Predict methylation from expression: ``python -m methyl_lightning.predict checkpoint=… expression=… output=…``."""
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from methyl_lightning.card import coverage_line, describe
+from methyl_lightning.checkpoint import export_folder, load_checkpoint
+from methyl_lightning.command import run_command
+from methyl_lightning.prediction_output import predict_to_file
+from methyl_lightning.store import InputError
+
+NEEDED = ("checkpoint", "expression", "output")
+
+
+def predict(cfg: DictConfig) -> None:
+    """Predict into a file, or print the card of a checkpoint, or export it."""
+    if cfg.describe is not None:
+        print(describe(load_checkpoint(cfg.describe)))
+        return
+    if cfg.export is not None and cfg.checkpoint is not None:
+        export_folder(cfg.checkpoint, cfg.export)
+        print(f"exported: {cfg.export}")
+        return
+    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    for name in ("describe", "export"):
+        settings.pop(name)
+    for name in NEEDED:
+        if settings[name] is None:
+            raise InputError(f"{name}=: is not given; needed are {'=, '.join(NEEDED)}= (see --help)")
+    checkpoint = settings.pop("checkpoint")
+    card = load_checkpoint(checkpoint).card
+    if card:
+        print(coverage_line(card))
+    done = predict_to_file(
+        settings.pop("output"), checkpoint, settings.pop("expression"), settings.pop("cpgs"), **settings
+    )
+    print("\n".join(done))
+
+
+if __name__ == "__main__":
+    run_command(predict, "predict")
