@@ -29,8 +29,8 @@ def average_matrix(expression: Expression, units: str, aggregate: str, label: st
     units
         Of its values.
     aggregate
-        ``label``: one row for each value of the column ``label`` of obs. ``spatial`` or ``expression``: each sample with
-        its ``k`` nearest neighbours, by ``obsm["spatial"]`` or by the first 30 components of log expression.
+        ``label``: one row for each value of the column ``label`` of obs. ``spatial`` or ``expression``: each sample
+        with its ``k`` nearest neighbours, by ``obsm["spatial"]`` or by the first 30 components of log expression.
     label, k
         See ``aggregate``.
 
@@ -75,7 +75,7 @@ def _components(expression: Expression, units: str) -> np.ndarray:
         linear_SI = sparse.csr_matrix(to_linear(expression.rows(index), units))
         total_S = np.asarray(linear_SI.sum(axis=1)).ravel()
         scale_S = 1e4 / np.where(total_S > 0, total_S, 1)
-        return (sparse.diags(scale_S) @ linear_SI).log1p()
+        return sparse.csr_matrix(linear_SI.multiply(scale_S[:, None])).log1p()
 
     drawn_S = np.sort(np.random.default_rng(0).permutation(n_samples)[:FITTED_ROWS])
     n_components = min(N_COMPONENTS, n_samples - 1, len(expression.var) - 1)

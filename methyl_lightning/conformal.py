@@ -3,7 +3,8 @@
 The residual (measured − predicted) is looked at within bins of the predicted beta, because a prediction near 0.5 errs
 more than one near 0 or 1. Of each bin the lower and the upper residual quantile are kept, with the correction for its
 finite number of cells, so that a new cell exchangeable with them lies inside with at least the level's probability.
-Cells of one CpG, or of one patient, are not independent: the promise holds over many new CpGs and patients, not within one.
+Cells of one CpG, or of one patient, are not independent: the promise holds over many new CpGs and patients, not within
+one.
 
 Legend: N cells, B bins.
 """

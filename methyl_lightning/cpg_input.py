@@ -133,7 +133,7 @@ def _check_places(source: str, table: pd.DataFrame) -> pd.DataFrame:
     """Take chrom, position and id (chrom:position where there is none); refuse what is none and repeated ids."""
     for column in ("chrom", "position"):
         if column not in table:
-            raise InputError(f"{source}: no column {column!r} among {', '.join(table)}; add or rename it")
+            raise InputError(f"{source}: no column {column!r} among {', '.join(map(str, table))}; add or rename it")
     position = pd.to_numeric(table["position"], errors="coerce")
     wrong = ~(position >= 0) | (position % 1 != 0)
     if wrong.any():
@@ -237,15 +237,15 @@ def refuse_off_cg(source: str, genome: Path, places: pd.DataFrame, sequence_CL: 
     first = places.iloc[int(np.argmin(centres.on_cg_C))]
     if not centres.known_C.any():
         raise InputError(
-            f"{source}: no position ({first['chrom']}:{first['position']}, …) has bases in {genome}; give the genome of "
-            f"{assembly} with these chromosomes"
+            f"{source}: no position ({first['chrom']}:{first['position']}, …) has bases in {genome}; give the genome "
+            f"of {assembly} with these chromosomes"
         )
     if centres.on_cg_C.sum() > len(places) / 2 or len(places) == 1:
         middle = sequence_CL.shape[1] // 2 - 1
         bases = "".join(ALPHABET[code] for code in sequence_CL[int(np.argmin(centres.on_cg_C)), middle : middle + 2])
         raise InputError(
-            f"{source}: {first['id']} at {first['chrom']}:{first['position']} stands on {bases}, not CG, in {genome.name}; "
-            "give the 0-based position of the C on the + strand, or leave it out"
+            f"{source}: {first['id']} at {first['chrom']}:{first['position']} stands on {bases}, not CG, in "
+            f"{genome.name}; give the 0-based position of the C on the + strand, or leave it out"
         )
     before, _, after = centres.is_cg_CO[centres.known_C].mean(axis=0)
     if max(before, after) > 0.5:

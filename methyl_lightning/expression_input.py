@@ -3,7 +3,6 @@
 Legend: S samples, I genes of the input.
 """
 
-import gzip
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,8 +49,8 @@ class Expression(NamedTuple):
 
     def rows(self, index: slice | np.ndarray) -> Any:
         """Read some samples, a slice or ascending row numbers, as a CSR matrix or an array [n, I]."""
-        block = self.values[index]
-        return block.tocsr() if sparse.issparse(block) else np.asarray(block)
+        block: Any = self.values[index]
+        return _as_csr(block) if sparse.issparse(block) else np.asarray(block)
 
 
 @contextmanager
@@ -144,10 +143,14 @@ def _from_h5ad(path: Path, file: h5py.File, layer: str | None, raw: bool) -> Exp
     return Expression(str(path), obs, var, _by_row(values), obsm, uns, "log1p")
 
 
+def _as_csr(values: Any) -> sparse.csr_matrix:
+    return sparse.csr_matrix(values)  # of the older kind, whose @ and isinstance are alike in all versions
+
+
 def _by_row(values: Any) -> Any:
     """Turn column-wise sparse matrices, on disk or not, into rows in memory; leave all others."""
     if getattr(values, "format", "") in ("csc", "coo"):
-        return (values if sparse.issparse(values) else values.to_memory()).tocsr()
+        return _as_csr(values if sparse.issparse(values) else values.to_memory())
     return values
 
 
@@ -179,8 +182,7 @@ def _from_10x_folder(folder: Path) -> Expression:
 
     matrix = find("matrix.mtx")
     try:
-        with gzip.open(matrix) if matrix.suffix == ".gz" else matrix.open("rb") as file:
-            counts_SI = sparse.csr_matrix(io.mmread(file).T)
+        counts_SI = sparse.csr_matrix(io.mmread(str(matrix)).T)
         genes = pd.read_csv(find("features.tsv", "genes.tsv"), sep="\t", header=None, dtype=str, keep_default_na=False)
         barcodes = pd.read_csv(find("barcodes.tsv"), sep="\t", header=None, dtype=str, keep_default_na=False)
     except (OSError, ValueError, EOFError) as error:

@@ -1,6 +1,6 @@
 """Rows of an expression input on the scale of the training, block by block.
 
-Legend: S samples of the input, R rows that are predicted, I genes of the input, G genes of the training, K matched ones.
+Legend: S samples and I genes of the input, R rows that are predicted, G genes of the training, K matched ones.
 """
 
 from collections.abc import Iterator
@@ -34,6 +34,13 @@ class ExpressionRows:
         See :func:`methyl_lightning.expression_units.to_training_scale`.
     average_RS
         See :func:`methyl_lightning.aggregation.average_matrix`; None leaves rows as they are.
+    expressed_S
+        Of :func:`check_values`.
+
+    Attributes
+    ----------
+    empty_R
+        bool [R]; the row has no expression of any matched gene, so nothing can be predicted for it.
     """
 
     def __init__(
@@ -45,9 +52,11 @@ class ExpressionRows:
         training_units: str,
         match: str,
         average_RS: sparse.csr_matrix | None,
+        expressed_S: np.ndarray,
     ):
         self.expression, self.genes, self.units, self.match = expression, genes, units, match
         self.average_RS = average_RS
+        self.empty_R = ~expressed_S if average_RS is None else average_RS @ expressed_S == 0
         self.mean_G = record.mean_G
         self.scale = TrainingScale.of_genes(
             training_units, record.linear_mean_G[genes.gene_K], record.quantile_QG[:, genes.gene_K]
@@ -65,15 +74,12 @@ class ExpressionRows:
     def _linear(self, index: slice | np.ndarray) -> np.ndarray:
         """Read matched genes of some samples on the linear scale, float64 [n, K]."""
         linear = to_linear(self.expression.rows(index), self.units) @ self.genes.sum_IK
-        return linear.toarray() if sparse.issparse(linear) else np.asarray(linear)
+        return linear.toarray() if isinstance(linear, sparse.csr_matrix) else np.asarray(linear)
 
     def read(self, rows: slice) -> np.ndarray:
         """Read rows in the units of the training, float32 [n, G]; a gene that is not matched has its training mean.
 
-        Raises
-        ------
-        InputError
-            If a row has no expression of any matched gene.
+        A row without any expression of them is brought nowhere and keeps 0 there: see ``empty_R``.
         """
         if self._together_RK is not None:
             linear_RK = self._together_RK[rows]
@@ -83,12 +89,6 @@ class ExpressionRows:
             average_RS = self.average_RS[rows]
             wanted_S = np.unique(average_RS.indices)
             linear_RK = average_RS[:, wanted_S] @ self._linear(wanted_S)
-        empty_R = ~(linear_RK > 0).any(axis=1)
-        if self.match != "none" and empty_R.any():
-            raise InputError(
-                f"{self.expression.source}: row {rows.start + int(np.argmax(empty_R)):,} has no expression of any gene "
-                "that the checkpoint knows; leave such samples out (scanpy.pp.filter_cells)"
-            )
         expression_RG = np.tile(self.mean_G, (len(linear_RK), 1))
         expression_RG[:, self.genes.gene_K] = to_training_scale(linear_RK, self.scale, self.match)
         return expression_RG
@@ -99,18 +99,25 @@ def row_slices(n: int, size: int = ROWS) -> Iterator[slice]:
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
-def check_values(expression: Expression, genes: GeneMatch) -> None:
+def check_values(expression: Expression, genes: GeneMatch) -> np.ndarray:
     """Go through all values once and refuse what no expression has.
+
+    Returns
+    -------
+    numpy.ndarray
+        bool [S]; the sample has expression of some matched gene.
 
     Raises
     ------
     InputError
-        If a value is not finite or below 0, or a sample has none above 0 among the matched genes.
+        If a value is not finite or below 0.
     """
     names = expression.var.index
+    matched_I = np.asarray(genes.sum_IK.sum(axis=1)).ravel()
+    expressed_S = np.zeros(len(expression.obs), dtype=bool)
     for rows in row_slices(len(expression.obs)):
         block = expression.rows(rows)
-        values = block.data if sparse.issparse(block) else block
+        values = block.data if isinstance(block, sparse.csr_matrix) else block
         if not np.issubdtype(values.dtype, np.number):
             raise InputError(f"{expression.source}: its values are {values.dtype}, not numbers; choose another layer")
         for wrong, what, remedy in (
@@ -125,11 +132,13 @@ def check_values(expression: Expression, genes: GeneMatch) -> None:
                 s, i, value = _first(block, wrong)
                 cell = f"{expression.obs.index[rows.start + s]!r}, gene {names[i]!r}"
                 raise InputError(f"{expression.source}: the value of {cell} is {value:g}, it {what}; {remedy}")
+        expressed_S[rows] = block @ matched_I > 0
+    return expressed_S
 
 
 def _first(block: Any, wrong: np.ndarray) -> tuple[int, int, float]:
     """Find the first wrong value: row, column, value."""
-    if sparse.issparse(block):
+    if isinstance(block, sparse.csr_matrix):
         n = int(np.argmax(wrong))
         return int(np.searchsorted(block.indptr, n, side="right")) - 1, int(block.indices[n]), float(block.data[n])
     s, i = np.argwhere(wrong)[0]
@@ -141,5 +150,5 @@ def some_values(expression: Expression) -> list[np.ndarray]:
     n_samples = len(expression.obs)
     index_S = np.unique(np.linspace(0, n_samples - 1, LOOKED_AT).astype(np.int64))
     block = expression.rows(index_S)
-    rows = [block.data[a:b] for a, b in zip(block.indptr, block.indptr[1:])] if sparse.issparse(block) else list(block)
+    rows = np.split(block.data, block.indptr[1:-1]) if isinstance(block, sparse.csr_matrix) else list(block)
     return [row[row > 0] for row in rows if (row > 0).any()]

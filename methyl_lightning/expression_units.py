@@ -15,7 +15,7 @@ from methyl_lightning.training_record import is_log2
 
 UNITS = ("counts", "cpm", "log1p", "log2")
 MATCHES = ("library", "quantile", "none")
-INVERSE = {"log1p": np.expm1, "log2": lambda values: np.exp2(values) - 1}
+INVERSE: dict[str, Any] = {"log1p": np.expm1, "log2": lambda values: np.exp2(values) - 1}
 LARGEST_LOG = {"log1p": 16.0, "log2": 32.0}  # no library has more than e^16 or 2^32 molecules of a gene
 GRID_TOLERANCE = 0.02  # how far from a whole number of molecules a value may be
 GRID_SHARE = 0.9
@@ -79,7 +79,7 @@ def to_linear(values: Any, units: str) -> Any:
     values = values.astype(np.float64)
     if units not in INVERSE:
         return values
-    if sparse.issparse(values):
+    if isinstance(values, sparse.csr_matrix):
         values.data = INVERSE[units](values.data)
         return values
     return INVERSE[units](values)
@@ -114,7 +114,7 @@ def to_training_scale(linear_SG: np.ndarray, scale: TrainingScale, match: str) -
     Parameters
     ----------
     linear_SG
-        Linear values, none below 0, each sample with a positive total.
+        Linear values, none below 0; a sample without any above 0 stays 0.
     scale
         Of the same genes.
     match
@@ -134,5 +134,7 @@ def to_training_scale(linear_SG: np.ndarray, scale: TrainingScale, match: str) -
         return np.interp(share_SG, place_N, scale.sorted_N)
     if not is_log2(scale.units):
         raise InputError(f"match={match}: the training's units, {scale.units!r}, are not log2(x+1); use match=quantile")
-    factor_S1 = 1.0 if match == "none" else scale.linear_total / linear_SG.sum(axis=1, keepdims=True)
-    return np.log2(linear_SG * factor_S1 + 1)
+    if match == "library":
+        total_S1 = linear_SG.sum(axis=1, keepdims=True)
+        linear_SG = linear_SG * (scale.linear_total / np.where(total_S1 > 0, total_S1, 1))
+    return np.log2(linear_SG + 1)

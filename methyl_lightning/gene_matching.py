@@ -18,6 +18,7 @@ ENSEMBL = re.compile(r"^(ENS[A-Z]*G\d{11})(\.\d+)?", re.IGNORECASE)
 MOUSE_ID = re.compile(r"^ENSMUSG\d{11}")
 MOUSE_SYMBOL = re.compile(r"^[A-Z][a-z0-9]+[a-z][a-zA-Z0-9-]*$|^mt-[A-Z]")  # Trp53, Gapdh, mt-Nd1; not TP53, C1orf112
 MOUSE_SHARE = 0.5
+ALIAS_COLUMNS = ("symbol", "ensembl", "entrez", "alias", "previous", "id")
 OTHER_NAMES = ("gene_ids", "gene_id", "ensembl", "ensembl_id", "gene_symbols", "gene_symbol", "gene_name", "symbol")
 
 
@@ -59,10 +60,12 @@ def read_aliases(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, comment=None)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: no gene table ({error}); a TSV with columns symbol and ensembl is wanted") from error
-    kept = [name for name in table if name.lower() in {"symbol", "ensembl", "entrez", "alias", "previous", "id"}]
+    kept = [
+        name for name in map(str, table) if name.lower() in {"symbol", "ensembl", "entrez", "alias", "previous", "id"}
+    ]
     if len(kept) < 2:
         raise InputError(
-            f"{path}: columns {', '.join(table)}; at least two of symbol, ensembl, entrez, alias are wanted"
+            f"{path}: columns {', '.join(map(str, table))}; at least two of symbol, ensembl, entrez, alias are wanted"
         )
     return table[kept]
 
@@ -112,7 +115,8 @@ def match_genes(
     known = index_genes(genes, aliases)
     refuse_mouse(source, names, genes)
     columns = [list(names), *(var[column].astype(str).tolist() for column in OTHER_NAMES if column in var)]
-    gene_I = np.array([next((known[k] for k in map(gene_key, tried) if k in known), -1) for tried in zip(*columns)])
+    keys = (map(gene_key, tried) for tried in zip(*columns, strict=True))
+    gene_I = np.array([next((known[key] for key in one if key in known), -1) for one in keys])
     matched_N = np.flatnonzero(gene_I >= 0)
     if not len(matched_N):
         raise InputError(
@@ -133,6 +137,6 @@ def refuse_mouse(source: str, names: Sequence[str], genes: pd.DataFrame) -> None
     found = [name for name in names if mouse(name)]
     if len(found) > MOUSE_SHARE * len(names) and sum(map(mouse, genes["symbol"])) <= MOUSE_SHARE * len(genes):
         raise InputError(
-            f"{source}: {len(found) / len(names):.0%} of its genes are named as in mouse ({', '.join(found[:3])}, …), the "
-            "checkpoint knows human genes; give human data, or map to human orthologues first"
+            f"{source}: {len(found) / len(names):.0%} of its genes are named as in mouse ({', '.join(found[:3])}, …), "
+            "the checkpoint knows human genes; give human data, or map to human orthologues first"
         )

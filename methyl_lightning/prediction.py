@@ -64,7 +64,7 @@ class Prepared(NamedTuple):
 
     @torch.inference_mode()
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Predict rows after rows: float32 [n, C] within 0…1."""
+        """Predict rows after rows: float32 [n, C] within 0…1, NaN for a row without any expression."""
         network, device = self.module.network, self.module.device
         n_cpgs = len(self.cpgs.table)
         size = int(np.clip(CELLS_AT_ONCE // n_cpgs, 16, SAMPLE_BLOCK))
@@ -77,6 +77,7 @@ class Prepared(NamedTuple):
                 for cpg_C, cpgs in encoded:
                     beta_CS = network.combine(_map_tensors(cpgs, lambda part: part.to(device)), samples)
                     beta_SC[:, cpg_C[0] : cpg_C[-1] + 1] = beta_CS.T.clamp(0, 1).float().cpu().numpy()
+                beta_SC[self.rows.empty_R[rows]] = np.nan
                 yield rows, beta_SC
                 progress.advance(len(beta_SC))
 
@@ -139,18 +140,18 @@ def prepared(
             raise InputError(f"{opened.source}: has no samples")
         matched = match_genes(opened.source, opened.var.index.astype(str).tolist(), opened.var, record.genes, aliases)
         said = (
-            f"genes: {len(matched.gene_K):,} of the checkpoint's {matched.n_genes:,} ({matched.coverage:.1%}) are among "
-            f"the input's {len(opened.var):,}, {matched.duplicates:,} names added to others; the rest gets the training mean"
+            f"genes: {len(matched.gene_K):,} of the checkpoint's {matched.n_genes:,} ({matched.coverage:.1%}) are in "
+            f"the input ({len(opened.var):,}); {matched.duplicates:,} names were added to another of the same gene"
         )
         if matched.coverage < min_coverage:
-            raise InputError(
-                f"{opened.source}: {said}; below min_coverage={min_coverage:g}: give more genes, aliases (genes=TABLE), or "
-                "lower min_coverage"
-            )
-        check_values(opened, matched)
+            remedy = "give more genes, aliases (genes=TABLE), or lower min_coverage"
+            raise InputError(f"{opened.source}: {said}; below min_coverage={min_coverage:g}: {remedy}")
+        expressed_S = check_values(opened, matched)
         found = RecognisedUnits(units, "as told") if units else _recognise(opened)
         average_RS = average_matrix(opened, found.units, aggregate, label, k)
-        rows = ExpressionRows(opened, matched, found.units, record, module.provenance["units"], match, average_RS)
+        rows = ExpressionRows(
+            opened, matched, found.units, record, module.provenance["units"], match, average_RS, expressed_S
+        )
         calibration = calibration_of(module)
         notes = [
             said,
@@ -158,6 +159,8 @@ def prepared(
             f"match={match}",
             *_cpg_notes(module, cpg_set),
         ]
+        if rows.empty_R.any():
+            notes.append(f"samples: {int(rows.empty_R.sum()):,} have no expression of a matched gene: predicted as NaN")
         if calibration is None:
             notes.append("intervals: none, the checkpoint has not been tested")
         facts = {
@@ -168,11 +171,9 @@ def prepared(
             "assembly": module.provenance["assembly"],
             "expression": opened.source,
             "units": found.units,
-            "units_reason": found.reason,
             "match": match,
             "aggregate": aggregate,
             "gene_coverage": matched.coverage,
-            "genes_matched": len(matched.gene_K),
             "interval_level": 0.0 if calibration is None else calibration.level,
             "notes": notes,
         }
@@ -196,9 +197,8 @@ def _cpg_notes(module: MethylationModule, cpgs: CpgSet) -> list[str]:
     if unplaced:
         notes.append(f"CpGs: {unplaced:,} of {n_cpgs:,} have no position in the training's assembly")
     if reach is not None and not (near_C := within(cpgs.distances, reach)).all():
-        notes.append(
-            f"CpGs: {int((~near_C).sum()):,} of {n_cpgs:,} have no gene within {reach:,} bp, where the network is not defined"
-        )
+        far = int((~near_C).sum())
+        notes.append(f"CpGs: {far:,} of {n_cpgs:,} have no gene within {reach:,} bp, where the network is not defined")
     return notes
 
 
@@ -256,8 +256,8 @@ def predict(
     min_coverage
         Least share of the checkpoint's genes that must be matched.
     aggregate
-        ``none``; ``label``: one row for each value of the obs column ``label``; ``spatial``, ``expression``: each sample
-        averaged with its ``k`` nearest neighbours, in ``obsm["spatial"]`` or by 30 expression components.
+        ``none``; ``label``: one row for each value of the obs column ``label``; ``spatial``, ``expression``: each
+        sample averaged with its ``k`` nearest neighbours, in ``obsm["spatial"]`` or by 30 expression components.
     label, k
         See ``aggregate``.
 
@@ -265,8 +265,8 @@ def predict(
     -------
     anndata.AnnData
         obs, obsm and section images of the input; var: chrom, position, island, nearest_gene, nearest_bp,
-        training_mean, training_deviation; X predicted beta, float32 within 0…1; layers lower and upper;
-        ``uns["methyl_lightning"]`` says how it was made.
+        training_mean, training_deviation; X predicted beta, float32 within 0…1 (NaN for a sample without expression
+        of any matched gene); layers lower and upper; ``uns["methyl_lightning"]`` says how it was made.
 
     Raises
     ------

@@ -125,7 +125,7 @@ class GroupMeans:
             columns = ", ".join(map(str, ready.obs.columns)) or "none"
             raise InputError(f"groupby={groupby}: no such column in the output's obs (there are: {columns})")
         groups = pd.Categorical(ready.obs[groupby].astype("category").cat.remove_unused_categories())
-        self.names, self.code_S = groups.categories.astype(str).tolist(), groups.codes
+        self.names, self.code_S = groups.categories.astype(str).tolist(), np.where(ready.rows.empty_R, -1, groups.codes)
         self.var = ready.var
         self.sum_RC = np.zeros((len(self.names), len(ready.var)))
         self.count_R = np.bincount(self.code_S[self.code_S >= 0], minlength=len(self.names))

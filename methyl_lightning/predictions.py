@@ -82,7 +82,7 @@ def cpg_table(cpgs: pd.DataFrame, genes: pd.DataFrame, distances: Distances) -> 
     gene_C, bp_C = nearest_gene(distances)
     symbol_C = np.where(gene_C < 0, "", genes["symbol"].to_numpy(str)[gene_C])
     table = cpgs.assign(nearest_gene=symbol_C, nearest_bp=bp_C).set_index("id")
-    return table.astype({"chrom": "category", "island": "category"})
+    return table.astype(dict.fromkeys(("chrom", "island", "nearest_gene"), "category"))
 
 
 def to_anndata(

@@ -23,7 +23,7 @@ from methyl_lightning.splits import TEST_VIEWS, load_split
 from methyl_lightning.store import Store
 from methyl_lightning.train import build_module
 
-CHECKPOINT_KEYS = {"version", "provenance"}
+CHECKPOINT_KEYS = {"format", "version", "provenance", "card", "tables"}
 
 
 @pytest.fixture(autouse=True)
@@ -201,8 +201,9 @@ def test_checkpoint_holds_all_that_prediction_needs(
     assert_plain(checkpoint["methyl_lightning"])
     assert set(checkpoint["methyl_lightning"]) == CHECKPOINT_KEYS
     provenance = checkpoint["methyl_lightning"]["provenance"]
-    assert provenance["gene_ids"] == store.genes["id"].tolist()
-    assert provenance["gene_symbols"] == store.genes["symbol"].tolist()
+    tables = checkpoint["methyl_lightning"]["tables"]
+    for name, table in (("genes", store.genes), ("cpgs", store.cpgs)):
+        assert tables[name] == {column: table[column].tolist() for column in tables[name]}
     assert (provenance["assembly"], provenance["units"], provenance["window"]) == ("simulated", "log2(norm+1)", 100)
     assert provenance["source"] == store.attributes["provenance"]
     split = load_split(workplace / "run" / "split.json", store)
