@@ -17,8 +17,10 @@ UNITS = ("counts", "cpm", "log1p", "log2")
 MATCHES = ("library", "quantile", "none")
 INVERSE: dict[str, Any] = {"log1p": np.expm1, "log2": lambda values: np.exp2(values) - 1}
 LARGEST_LOG = {"log1p": 16.0, "log2": 32.0}  # no library has more than e^16 or 2^32 molecules of a gene
-GRID_TOLERANCE = 0.02  # how far from a whole number of molecules a value may be
-GRID_SHARE = 0.9
+TOLERANCE = 0.05  # how far from a whole number of molecules a value may be
+NEAR_SHARE = 0.9
+LEAST_VALUES = 20
+LARGEST_MULTIPLE = {"one": 500.0, "smallest": 10.5}  # of molecules; rounding hides whole numbers above
 
 
 class RecognisedUnits(NamedTuple):
@@ -53,25 +55,28 @@ def recognise_units(row_values: list[np.ndarray], uns: Mapping[str, Any], fallba
     if largest > LARGEST_LOG["log2"]:
         return RecognisedUnits("cpm", f"values up to {largest:,.0f}, not whole numbers: normalised, not logarithms")
     for units in ("log1p", "log2"):
-        if largest <= LARGEST_LOG[units] and _on_grid(row_values, units):
-            return RecognisedUnits(units, "undone, the values of a sample are multiples of its smallest")
+        if largest <= LARGEST_LOG[units] and _of_counts(row_values, units):
+            return RecognisedUnits(units, "undone, the values are counts, or multiples of each sample's smallest")
     if largest > LARGEST_LOG["log1p"]:
         return RecognisedUnits("log2", f"values up to {largest:.1f}, too large for natural logarithms")
     return RecognisedUnits(fallback, "assumed: the values do not tell; set units= if they are something else")
 
 
-def _on_grid(row_values: list[np.ndarray], units: str) -> bool:
-    """Tell whether values, undone, are whole multiples of each sample's smallest, as normalised counts are."""
-    on_grid = tried = 0
-    for values_N in row_values:
-        linear_N = INVERSE[units](values_N.astype(np.float64))
-        if len(linear_N) < 10 or linear_N.max() < 1.5 * linear_N.min():
-            continue
-        multiple_N = linear_N / linear_N.min()
-        low_N = multiple_N[multiple_N < 20.5]  # rounding of the file hides the grid higher up
-        tried += len(low_N)
-        on_grid += int((np.abs(low_N - np.rint(low_N)) < GRID_TOLERANCE * low_N).sum())
-    return tried > 0 and on_grid >= GRID_SHARE * tried
+def _of_counts(row_values: list[np.ndarray], units: str) -> bool:
+    """Tell whether values, undone, are counts, or as normalised counts whole multiples of each sample's smallest."""
+    for unit in ("one", "smallest"):
+        near = tried = 0
+        for values_N in row_values:
+            linear_N = INVERSE[units](values_N.astype(np.float64))
+            multiple_N = linear_N if unit == "one" else linear_N / linear_N.min()
+            # the smallest is a whole multiple of itself in any case
+            looked_at_N = multiple_N < LARGEST_MULTIPLE[unit]
+            multiple_N = multiple_N[looked_at_N & (multiple_N > (0 if unit == "one" else 1.2))]
+            tried += len(multiple_N)
+            near += int((np.abs(multiple_N - np.rint(multiple_N)) < TOLERANCE).sum())
+        if tried >= LEAST_VALUES and near >= NEAR_SHARE * tried:
+            return True
+    return False
 
 
 def to_linear(values: Any, units: str) -> Any:

@@ -4,7 +4,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from methyl_lightning.card import coverage_line, describe
+from methyl_lightning.card import describe
 from methyl_lightning.checkpoint import export_folder, load_checkpoint
 from methyl_lightning.command import run_command
 from methyl_lightning.prediction_output import predict_to_file
@@ -28,14 +28,8 @@ def predict(cfg: DictConfig) -> None:
     for name in NEEDED:
         if settings[name] is None:
             raise InputError(f"{name}=: is not given; needed are {'=, '.join(NEEDED)}= (see --help)")
-    checkpoint = settings.pop("checkpoint")
-    card = load_checkpoint(checkpoint).card
-    if card:
-        print(coverage_line(card))
-    done = predict_to_file(
-        settings.pop("output"), checkpoint, settings.pop("expression"), settings.pop("cpgs"), **settings
-    )
-    print("\n".join(done))
+    inputs = (settings.pop(name) for name in ("output", "checkpoint", "expression", "cpgs"))
+    print("\n".join(predict_to_file(*inputs, **settings)))
 
 
 if __name__ == "__main__":

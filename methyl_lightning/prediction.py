@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from methyl_lightning.aggregation import average_matrix, label_groups
-from methyl_lightning.card import calibration_of
+from methyl_lightning.card import calibration_of, coverage_line
 from methyl_lightning.checkpoint import load_checkpoint
 from methyl_lightning.conformal import Calibration, interval
 from methyl_lightning.cpg_input import ALL, CpgSet, read_cpg_set
@@ -161,8 +161,8 @@ def prepared(
         ]
         if rows.empty_R.any():
             notes.append(f"samples: {int(rows.empty_R.sum()):,} have no expression of a matched gene: predicted as NaN")
-        if calibration is None:
-            notes.append("intervals: none, the checkpoint has not been tested")
+        none = "no intervals: the checkpoint has not been tested"
+        notes.append(none if calibration is None else coverage_line(module.card))
         facts = {
             "versions": {name: version(name) for name in ("methyl_lightning", "torch", "anndata", "numpy")},
             "checkpoint": str(checkpoint),

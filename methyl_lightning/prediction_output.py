@@ -49,7 +49,7 @@ def predict_to_file(
     Returns
     -------
     list of str
-        What a person should know: matching, units, coverage of CpGs, files written.
+        The files that were written; how the input was matched is printed before prediction begins.
 
     Raises
     ------

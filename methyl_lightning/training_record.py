@@ -13,7 +13,7 @@ from torch import Tensor
 
 from methyl_lightning.store import GENE_COLUMNS, Distances, Store
 
-QUANTILES = np.linspace(0, 1, 11)
+QUANTILES = (np.arange(10) + 0.5) / 10  # each stands for a tenth of the samples
 ROWS = 2048  # CpGs whose beta values are read at once
 CPG_COLUMNS = ("id", "chrom", "position", "island", "training_mean", "training_deviation")
 
@@ -35,7 +35,7 @@ class TrainingRecord(NamedTuple):
     mean_G, linear_mean_G
         Mean expression of each gene over the training samples, in the store's units and on the linear scale.
     quantile_QG
-        Quantiles 0, 0.1, … 1 of each gene over the training samples, in the store's units.
+        Quantiles 0.05, 0.15, … 0.95 of each gene over the training samples, in the store's units.
     """
 
     cpgs: pd.DataFrame

@@ -23,6 +23,7 @@ from methyl_lightning.expression_input import open_expression
 from methyl_lightning.expression_units import TrainingScale, recognise_units, to_linear, to_training_scale
 from methyl_lightning.gene_matching import gene_key, match_genes, read_aliases
 from methyl_lightning.store import InputError, Store
+from methyl_lightning.training_record import QUANTILES
 
 GENES = pd.DataFrame({"id": ["TP53", "ENSG00000141736", "C1orf112"], "symbol": ["TP53", "ERBB2", "C1orf112"]})
 
@@ -145,7 +146,7 @@ def test_units_are_recognised_from_shallow_cells() -> None:
 def test_samples_are_brought_to_the_training_scale() -> None:
     rng = np.random.default_rng(2)
     training = np.log2(rng.gamma(1, 100, size=(300, 50)) + 1)
-    quantiles = np.quantile(training, np.linspace(0, 1, 11), axis=0)
+    quantiles = np.quantile(training, QUANTILES, axis=0)
     scale = TrainingScale.of_genes("log2(norm+1)", (np.exp2(training) - 1).mean(axis=0), quantiles)
     shallow = (np.exp2(training[:4]) - 1) * np.array([[0.01], [0.5], [3], [0]])
     library = np.exp2(to_training_scale(shallow, scale, "library")) - 1
