@@ -16,7 +16,7 @@ from anndata.io import read_elem, sparse_dataset
 from scipy import io, sparse
 
 from methyl_lightning.gene_matching import gene_key
-from methyl_lightning.sources.tables import read_numbers
+from methyl_lightning.sources.matrices import read_all, text_matrix
 from methyl_lightning.store import InputError
 
 TABLES = (".tsv", ".txt", ".csv", ".gz")
@@ -209,7 +209,7 @@ def _from_table(path: Path, known: Collection[str]) -> Expression:
         if len(words) > 1:
             raise InputError(f"{path}: column {words[1]!r} holds no numbers; keep one column of names")
     else:
-        table = read_numbers(path, "row", separator="," if ".csv" in path.suffixes else "\t")
+        table = read_all(text_matrix(path, "row", separator="," if ".csv" in path.suffixes else "\t"))
     table.index, table.columns = table.index.astype(str), table.columns.astype(str)
     on_rows, on_columns = (sum(gene_key(name) in known for name in axis) for axis in (table.index, table.columns))
     if on_rows > on_columns:
