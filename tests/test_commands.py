@@ -331,7 +331,7 @@ def test_wrong_training_settings_are_one_line(elsewhere: Path, overrides: list[s
     assert_refused(command("train", [*SMALL, "hydra.run.dir=new", *overrides], elsewhere), *words)
     assert (elsewhere / "stores" / "simulated.h5").read_bytes() == store_before
     made = {name for name in files(elsewhere) - before if not name.startswith("new/.hydra/")}
-    assert made <= {"new/train.log", "new/config.yaml", "new/split.json"}
+    assert made <= {"new/train.log", "new/config.yaml", "new/split.json", "new/data.json"}
 
 
 def test_training_that_ends_before_a_validation_is_one_line(elsewhere: Path) -> None:
