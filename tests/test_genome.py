@@ -1,9 +1,11 @@
 """Windows from a small genome against plain slicing, positions that are off and what is said of them, and hg19."""
 
+import errno
 import gzip
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -326,6 +328,18 @@ def test_bad_fasta_is_refused(tmp_path, name, content):
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_no_room_to_unpack(tmp_path, monkeypatch):
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "genome.fa.gz"
+    path.write_bytes(gzip.compress(b">chr1\nACGT\n"))
+    monkeypatch.setattr("methyl_lightning.sources.genome.shutil.copyfileobj", full)
+    words = r"genome.fa.gz: no room to unpack it in .*; name a larger folder in TMPDIR"
+    with pytest.raises(InputError, match=words), open_fasta(path):
+        pass
+
+
 DATA = Path(os.environ.get("METHYL_LIGHTNING_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 ANNOTATION = DATA / "annotation"
 
@@ -356,3 +370,6 @@ def test_hm450_probes_stand_on_cg_in_hg19(tmp_path):
     with pytest.raises(InputError, match=words):
         check(genome, shifted, lying["probe"].tolist(), base=1)
     check(genome, shifted, lying["probe"].tolist(), base=0)
+    lying.assign(pos_hg19=lying["pos_hg19"] + 5_000).to_parquet(shifted)
+    with pytest.raises(InputError, match="another assembly"):
+        check(genome, shifted, lying["probe"].tolist(), base=1)

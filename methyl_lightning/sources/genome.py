@@ -259,7 +259,9 @@ def refuse_wrong_positions(
         return
     offset = -1 if before > MAJORITY else 1 if after > MAJORITY else 0
     if offset == 0:
-        raise InputError(f"{found}the map is of another assembly, or gives other positions: get the one of this genome")
+        raise InputError(
+            f"{found}not more than half are right: the map is of another assembly, get the one of the genome"
+        )
     if base - offset in (0, 1):
         right = base - offset
         raise InputError(f"{found}the positions look {right}-based, not {base}-based: set probe_map_base={right}")
