@@ -179,6 +179,41 @@ def test_duplicates_are_in_the_provenance(files: dict[str, Path]) -> None:
     assert store.attributes["provenance"]["cohorts"][0]["duplicates_left_out"] == ["TCGA-AA-0001-01B"]
 
 
+def test_tables_of_the_gdc(tmp_path: Path) -> None:
+    """Vials, real duplicates, empty cells for missing ones, versions of Ensembl ids, gene map of the hub, hg38."""
+    tables = {
+        "methylation": [
+            ["Composite Element REF", "TCGA-AA-0001-01B", "TCGA-AA-0001-01A", "TCGA-BB-0002-11A"],
+            ["cg1", "0.9", "0.1", ""],
+            ["cg2", "0.9", "0.2", "0.3"],
+        ],
+        "expression": [
+            ["Ensembl_ID", "TCGA-BB-0002-11A", "TCGA-AA-0001-01A"],
+            ["ENSG00000000002.15", "1.5", "2.5"],
+            ["ENSG00000000003.15_PAR_Y", "0", "0"],
+        ],
+        "genes": [
+            ["id", "gene", "chrom", "chromStart", "chromEnd", "strand"],
+            ["ENSG00000000002.15", "TWO", "chr1", "101", "700", "-"],
+        ],
+        "probe_map": [
+            ["#id", "gene", "chrom", "chromStart", "chromEnd", "strand"],
+            ["cg1", "TWO", "chr1", "1001", "1003", "."],
+            ["cg2", "TWO", "chr1", "1101", "1103", "."],
+        ],
+    }
+    files = {name: write_table(tmp_path / f"{name}.tsv", rows) for name, rows in tables.items()}
+    store = make_cohort(files, assembly="hg38", units="log2(tpm+1)", window=4)
+    assert store.samples["id"].tolist() == ["TCGA-AA-0001-01", "TCGA-BB-0002-11"]
+    assert store.samples["tissue_type"].tolist() == ["Primary Tumor", "Solid Tissue Normal"]
+    beta_CS = store.beta(np.arange(2), np.arange(2))
+    np.testing.assert_allclose(beta_CS, [[0.1, np.nan], [0.2, 0.3]], atol=1e-6)
+    assert store.genes["symbol"].tolist() == ["TWO", "ENSG00000000003.15_PAR_Y"]
+    assert store.distances.bp_N.tolist() == [699 - 1000, 699 - 1100]
+    assert store.expression_SG.tolist() == [[2.5, 0], [1.5, 0]]
+    assert store.attributes["assembly"] == "hg38"
+
+
 def test_selection_is_counted(files: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     edit(files["sequences"], "aattcgttaa", "aatttgttaa")

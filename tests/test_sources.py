@@ -335,6 +335,37 @@ def test_real_cohort(real_cohort):
 
 
 @pytest.mark.real_data
+def test_real_union_of_two_tissues(tmp_path):
+    names = ("tcga_brca_hm27", "tcga_lgg_hm27")
+    parts = {"methylation": "HumanMethylation27.gz", "expression": "HiSeqV2.gz"}
+    parts |= {"probe_map": "probeMap.tsv", "sequences": "probe_sequences.fa"}
+    cohorts = {name: {key: str(require(DATA / name) / file) for key, file in parts.items()} for name in names}
+    genes = DATA / "annotation" / "genes_hg19.tsv.gz"
+    tcga(tmp_path / "union.h5", cohorts=cohorts, genes=genes, window=122)
+    store = Store(tmp_path / "union.h5")
+    assert store.beta_steps_CS.shape == (465 + 1238 - 101, 392 + 409)
+    assert store.samples["cohort"].value_counts().to_dict() == {"tcga_brca_hm27": 392, "tcga_lgg_hm27": 409}
+    row_of = {kind: {key: row for row, key in enumerate(getattr(store, kind)["id"])} for kind in ("cpgs", "samples")}
+    own = {}
+    for name in names:
+        for cpg, sample, text in random_cells(DATA / name / parts["methylation"]):
+            cell = np.array([row_of["cpgs"][cpg]]), np.array([row_of["samples"][sample]])
+            expected = pytest.approx(np.nan if text == "NA" else float(text), abs=1e-4, nan_ok=True)
+            assert store.beta(*cell).item() == expected
+        gene_of = {gene: g for g, gene in enumerate(store.genes["id"])}
+        for gene, sample, text in random_cells(DATA / name / parts["expression"], n_rows=200):
+            if gene in gene_of:
+                value = store.expression_SG[row_of["samples"][sample], gene_of[gene]]
+                assert value == pytest.approx(float(text), abs=1e-4)
+        with gzip.open(DATA / name / parts["methylation"], "rt") as file:
+            own[name] = {line.split("\t", 1)[0] for line in file} - {"sample"}
+    lacking = [row_of["cpgs"][cpg] for cpg in own[names[0]] - own[names[1]]]
+    of_other = np.flatnonzero(store.samples["cohort"] == names[1])
+    assert np.isnan(store.beta(np.array(lacking), of_other)).all()
+    assert ["".join(ALPHABET[code] for code in pair) for pair in store.sequence_CL[:, 60:62]] == ["CG"] * 1602
+
+
+@pytest.mark.real_data
 def test_real_upstream(tmp_path):
     folder = require(DATA / "upstream_mini")
     names = {"labels": "ch3", "distances": "d", "expression": "e", "sequences": "probeToOneHotAll"}
@@ -344,6 +375,12 @@ def test_real_upstream(tmp_path):
     assert store.beta_steps_CS.shape == (25, 25)
     assert store.sequence_CL.shape == (25, 800)
     assert (store.sequence_CL[:, 399:401] == [ALPHABET.index("C"), ALPHABET.index("G")]).all()
+    with gzip.open(files["sequences"], "rt") as file:
+        one_hot = {line.split(",")[0]: line.rstrip("\n").split(",")[1:] for line in file}
+    for cpg, code_L in zip(store.cpgs["id"], store.sequence_CL, strict=True):
+        for base, code in enumerate(code_L):
+            letter = [float(cell) for cell in one_hot[cpg][base * len(ALPHABET) : (base + 1) * len(ALPHABET)]]
+            assert letter == [float(other == code) for other in range(len(ALPHABET))]
     with gzip.open(files["distances"], "rt") as file:
         header, *rows = [line.rstrip("\n").split(",") for line in file]
     assert store.genes["id"].tolist() == header[1:]
