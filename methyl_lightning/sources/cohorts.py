@@ -20,6 +20,7 @@ from methyl_lightning.sources.gather import LazyRows, Spilled, gather, join_cpgs
 from methyl_lightning.sources.genes import locate_genes
 from methyl_lightning.sources.matrices import checked_beta
 from methyl_lightning.sources.pairing import Paired, common_genes, list_cohorts, pair, refuse_shared_samples
+from methyl_lightning.sources.reading import shown
 from methyl_lightning.sources.record import provenance
 from methyl_lightning.sources.selection import Selection, by_annotation, by_values, count_table
 from methyl_lightning.sources.windows import open_windows
@@ -177,15 +178,18 @@ def tcga(
             "sequences": windows.counts,
             "cohorts": [_describe(one, file) for one, file in zip(paired, spilled, strict=True)],
         }
+        sequence_CL = LazyRows((len(kept_C), window), lambda rows: windows.read(kept_C[rows]))
+        beta_CS = gather(spilled, names[kept_C])
+        tell = stack.enter_context(shown(f"{store}, writing"))
         write_store(
             store,
             cpgs=cpgs.iloc[kept_C],
-            sequence_CL=LazyRows((len(kept_C), window), lambda rows: windows.read(kept_C[rows])),
+            sequence_CL=sequence_CL.telling(lambda n, share: tell(0, share / 2)),
             genes=gene_table,
             samples=samples,
             distances=distances.rows(kept_C),
             expression_SG=np.concatenate([one.expression_GS.loc[gene_names].to_numpy().T for one in paired]),
-            beta_CS=gather(spilled, names[kept_C]),
+            beta_CS=beta_CS.telling(lambda n, share: tell(n, (1 + share) / 2)),
             units=units,
             assembly=paired[0].cohort.assembly,
             provenance=record | found,

@@ -71,13 +71,23 @@ def measured_share(cohorts: list[Spilled], cpgs: pd.Index) -> np.ndarray:
 
 @dataclass
 class LazyRows:
-    """A matrix whose blocks of rows are made when they are asked for; see :class:`methyl_lightning.store.Rows`."""
+    """A matrix whose blocks of rows are made, once and in order, when they are asked for (a ``store.Rows``)."""
 
     shape: tuple[int, int]
     read: Callable[[slice], np.ndarray]
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         return self.read(rows)
+
+    def telling(self, tell: Callable[[int, float], None]) -> "LazyRows":
+        """Tell the number of rows of each block and the share so far."""
+
+        def read(rows: slice) -> np.ndarray:
+            block = self.read(rows)
+            tell(len(block), rows.stop / self.shape[0])
+            return block
+
+        return LazyRows(self.shape, read)
 
 
 def gather(cohorts: list[Spilled], cpgs: pd.Index) -> LazyRows:

@@ -1,4 +1,4 @@
-"""What a person sees while a large file is read: rows, rate, and the time left."""
+"""What a person sees while a large file is read or written: rows, rate, and the time left."""
 
 import logging
 import time
@@ -10,16 +10,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 log = logging.getLogger(__name__)
-LARGE_BYTES = 10_000_000  # smaller files are read in silence
+QUIET_S = 5  # what takes less is not logged
 
 
 @contextmanager
-def shown(path: Path) -> Iterator[Callable[[int, float], None]]:
-    """Show a bar on a terminal, and one line when a large file has been read; the block tells rows and share so far."""
+def shown(what: str | Path) -> Iterator[Callable[[int, float], None]]:
+    """Show a bar on a terminal, and one line at the end of what took long; the block tells rows and share so far."""
     started, n_rows = time.perf_counter(), 0
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(20),
         TaskProgressColumn(),
         TextColumn("{task.fields[rows]}"),
         TimeElapsedColumn(),
@@ -28,7 +28,7 @@ def shown(path: Path) -> Iterator[Callable[[int, float], None]]:
     )
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(path.name, total=1.0, rows="")
+        task = bar.add_task(Path(what).name, total=1.0, rows="")
 
         def tell(more_rows: int, share: float) -> None:
             nonlocal n_rows
@@ -37,6 +37,6 @@ def shown(path: Path) -> Iterator[Callable[[int, float], None]]:
             bar.update(task, completed=share, rows=f"{n_rows:,} rows, {rate:,.0f} rows/s")
 
         yield tell
-    if path.stat().st_size >= LARGE_BYTES:
-        seconds = time.perf_counter() - started
-        log.info(f"{path}: {n_rows:,} rows in {seconds:,.1f} s, {n_rows / seconds:,.0f} rows/s")
+    seconds = time.perf_counter() - started
+    if seconds > QUIET_S:
+        log.info(f"{what}: {n_rows:,} rows in {seconds:,.1f} s, {n_rows / seconds:,.0f} rows/s")
