@@ -16,7 +16,7 @@ import pandas as pd
 
 from methyl_lightning.distances import within
 from methyl_lightning.sources.annotation import AUTOSOMES, chromosome
-from methyl_lightning.sources.text import read_lines, split_cells
+from methyl_lightning.sources.text import read_lines
 from methyl_lightning.store import Distances, InputError
 
 
@@ -73,8 +73,8 @@ class Selection:
 
 def read_ids(path: Path) -> set[str]:
     """Read a list of CpGs: the first column of a text file, without empty lines and those that begin with ``#``."""
-    lines = (line for line in read_lines(path) if line.strip() and not line.startswith(b"#"))
-    ids = {split_cells(line.strip().replace(b",", b"\t"), "\t")[0].strip() for line in lines}
+    lines = (line.decode("utf-8-sig", errors="replace").replace(",", " ").split() for line in read_lines(path))
+    ids = {cells[0].strip('"') for cells in lines if cells and not cells[0].startswith("#")}
     if not ids:
         raise InputError(f"{path}: empty; put one CpG a line there")
     return ids
