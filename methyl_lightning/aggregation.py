@@ -16,7 +16,7 @@ from methyl_lightning.expression_units import to_linear
 from methyl_lightning.store import InputError
 
 WAYS = ("none", "label", "spatial", "expression")
-N_COMPONENTS, FITTED_ROWS, ROWS = 30, 10_000, 4096
+N_COMPONENTS, FITTED_ROWS, ROWS = 30, 10_000, 1024
 
 
 def average_matrix(expression: Expression, units: str, aggregate: str, label: str | None, k: int) -> Any:

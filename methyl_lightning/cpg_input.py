@@ -32,6 +32,8 @@ ASSEMBLIES = {
     "mm10": {"chr1": 195_471_971, "chrX": 171_031_299},
     "mm39": {"chr1": 195_154_279, "chrX": 169_476_592},
 }
+SAME_ASSEMBLY = {"GRCh37": "hg19", "GRCh38": "hg38", "GRCm38": "mm10", "GRCm39": "mm39"}
+POSITION_NAMES = ("position", "start", "chromStart")
 
 
 class CpgSet(NamedTuple):
@@ -107,7 +109,8 @@ def read_cpg_set(
         return _of_store(Store(path), module, record, window)
     if suffixes & {".fa", ".fasta", ".fna"}:
         return _of_fasta(path, module, record, window)
-    rows = [line.decode(errors="replace").split() for line in read_lines(path) if line.strip()]
+    lines = [line.decode(errors="replace").rstrip("\r\n") for line in read_lines(path) if line.strip()]
+    rows = [line.split("\t") if "\t" in line else line.split() for line in lines]
     rows = [row for row in rows if row[0] not in ("track", "browser") and not row[0].startswith("##")]
     if not rows:
         raise InputError(f"{path}: empty; put one CpG on each line")
@@ -118,7 +121,9 @@ def read_cpg_set(
 
 def _read_places(path: Path, rows: list[list[str]]) -> pd.DataFrame:
     header = [name.removeprefix("#") for name in rows[0]]
-    if "position" in header:
+    named = next((name for name in POSITION_NAMES if name in header), None)
+    if named is not None:
+        header[header.index(named)] = "position"
         body = rows[1:]
     else:
         header = ["chrom", "position", "end", "id"][: len(rows[0])]
@@ -219,10 +224,13 @@ def _placed(
 
 def refuse_assembly(genome: Fasta, assembly: str) -> None:
     """Refuse a genome whose chromosomes are as long as those of another assembly than the checkpoint's."""
+    trained_on = SAME_ASSEMBLY.get(assembly, assembly)
+    if trained_on not in ASSEMBLIES:
+        return
     for other, lengths in ASSEMBLIES.items():
         for chrom, length in lengths.items():
             name = genome.chromosomes.get(chrom)
-            if other != assembly and name is not None and len(genome.records[name]) == length:
+            if other != trained_on and name is not None and len(genome.records[name]) == length:
                 raise InputError(
                     f"{genome.path}: is {other} by the length of {chrom}, the checkpoint was trained on {assembly}; "
                     f"give the FASTA of {assembly}, and positions on it"

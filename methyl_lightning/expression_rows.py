@@ -15,7 +15,7 @@ from methyl_lightning.gene_matching import GeneMatch
 from methyl_lightning.store import InputError
 from methyl_lightning.training_record import TrainingRecord
 
-ROWS = 4096  # samples read at once where all are gone through
+ROWS = 1024  # samples read at once where all are gone through
 LOOKED_AT = 256  # samples by which units are recognised
 
 
