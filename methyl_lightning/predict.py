@@ -28,7 +28,7 @@ def predict(cfg: DictConfig) -> None:
     for name in NEEDED:
         if settings[name] is None:
             raise InputError(f"{name}=: is not given; needed are {'=, '.join(NEEDED)}= (see --help)")
-    inputs = (settings.pop(name) for name in ("output", "checkpoint", "expression", "cpgs"))
+    inputs = [settings.pop(name) for name in ("output", "checkpoint", "expression", "cpgs")]
     print("\n".join(predict_to_file(*inputs, **settings)))
 
 
