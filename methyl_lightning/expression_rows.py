@@ -66,15 +66,15 @@ class ExpressionRows:
             # few rows of many samples each: gone through once, in the order of the file
             self._together_RK = np.zeros((average_RS.shape[0], len(genes.gene_K)))
             for rows in row_slices(len(expression.obs)):
-                self._together_RK += average_RS[:, rows] @ self._linear(rows)
+                part = average_RS[:, rows] @ self._linear(rows)
+                self._together_RK += part.toarray() if isinstance(part, sparse.csr_matrix) else part
 
     def __len__(self) -> int:
         return len(self.expression.obs) if self.average_RS is None else self.average_RS.shape[0]
 
-    def _linear(self, index: slice | np.ndarray) -> np.ndarray:
-        """Read matched genes of some samples on the linear scale, float64 [n, K]."""
-        linear = to_linear(self.expression.rows(index), self.units) @ self.genes.sum_IK
-        return linear.toarray() if isinstance(linear, sparse.csr_matrix) else np.asarray(linear)
+    def _linear(self, index: slice | np.ndarray) -> Any:
+        """Read matched genes of some samples on the linear scale, float64 [n, K], sparse if the input is."""
+        return to_linear(self.expression.rows(index), self.units) @ self.genes.sum_IK
 
     def read(self, rows: slice) -> np.ndarray:
         """Read rows in the units of the training, float32 [n, G]; a gene that is not matched has its training mean.
@@ -89,7 +89,7 @@ class ExpressionRows:
             average_RS = self.average_RS[rows]
             wanted_S = np.unique(average_RS.indices)
             linear_RK = average_RS[:, wanted_S] @ self._linear(wanted_S)
-        expression_RG = np.tile(self.mean_G, (len(linear_RK), 1))
+        expression_RG = np.tile(self.mean_G, (linear_RK.shape[0], 1))
         expression_RG[:, self.genes.gene_K] = to_training_scale(linear_RK, self.scale, self.match)
         return expression_RG
 

@@ -113,8 +113,8 @@ class TrainingScale(NamedTuple):
         return cls(units, float(linear_mean_G.sum(dtype=np.float64)), np.sort(quantile_QG, axis=None))
 
 
-def to_training_scale(linear_SG: np.ndarray, scale: TrainingScale, match: str) -> np.ndarray:
-    """Bring linear values [S, G] to the training's units.
+def to_training_scale(linear_SG: np.ndarray | sparse.csr_matrix, scale: TrainingScale, match: str) -> np.ndarray:
+    """Bring linear values [S, G] to the training's units, float32 [S, G].
 
     Parameters
     ----------
@@ -133,13 +133,18 @@ def to_training_scale(linear_SG: np.ndarray, scale: TrainingScale, match: str) -
         If the training's units are not log2(x + 1) and values would have to be brought there.
     """
     if match == "quantile":
-        n_genes = linear_SG.shape[1]
-        share_SG = (rankdata(linear_SG, axis=1) - 0.5) / n_genes
+        value_SG = linear_SG.toarray() if isinstance(linear_SG, sparse.csr_matrix) else linear_SG
+        share_SG = (rankdata(value_SG, axis=1) - 0.5) / value_SG.shape[1]
         place_N = (np.arange(len(scale.sorted_N)) + 0.5) / len(scale.sorted_N)
-        return np.interp(share_SG, place_N, scale.sorted_N)
+        return np.interp(share_SG, place_N, scale.sorted_N).astype(np.float32)
     if not is_log2(scale.units):
         raise InputError(f"match={match}: the training's units, {scale.units!r}, are not log2(x+1); use match=quantile")
+    factor_S = np.ones(linear_SG.shape[0])
     if match == "library":
-        total_S1 = linear_SG.sum(axis=1, keepdims=True)
-        linear_SG = linear_SG * (scale.linear_total / np.where(total_S1 > 0, total_S1, 1))
-    return np.log2(linear_SG + 1)
+        total_S = np.asarray(linear_SG.sum(axis=1)).ravel()
+        factor_S = scale.linear_total / np.where(total_S > 0, total_S, 1)
+    if not isinstance(linear_SG, sparse.csr_matrix):
+        return np.log2(linear_SG * factor_S[:, None] + 1).astype(np.float32)
+    logarithm_SG = linear_SG.copy()  # of what is not 0: a cell has few genes
+    logarithm_SG.data = np.log2(linear_SG.data * np.repeat(factor_S, np.diff(linear_SG.indptr)) + 1).astype(np.float32)
+    return logarithm_SG.toarray()

@@ -149,13 +149,16 @@ def test_samples_are_brought_to_the_training_scale() -> None:
     quantiles = np.quantile(training, QUANTILES, axis=0)
     scale = TrainingScale.of_genes("log2(norm+1)", (np.exp2(training) - 1).mean(axis=0), quantiles)
     shallow = (np.exp2(training[:4]) - 1) * np.array([[0.01], [0.5], [3], [0]])
-    library = np.exp2(to_training_scale(shallow, scale, "library")) - 1
-    np.testing.assert_allclose(library.sum(axis=1), [scale.linear_total] * 3 + [0], rtol=1e-6)
-    np.testing.assert_allclose(library[0] / library[0].sum(), shallow[0] / shallow[0].sum())
+    library = np.exp2(to_training_scale(shallow, scale, "library").astype(np.float64)) - 1
+    np.testing.assert_allclose(library.sum(axis=1), [scale.linear_total] * 3 + [0], rtol=1e-5)
+    np.testing.assert_allclose(library[0] / library[0].sum(), shallow[0] / shallow[0].sum(), rtol=1e-5)
+    for match in ("library", "quantile", "none"):
+        of_sparse = to_training_scale(sparse.csr_matrix(shallow), scale, match)
+        np.testing.assert_allclose(of_sparse, to_training_scale(shallow, scale, match), rtol=1e-6)
     matched = to_training_scale(shallow[:3] ** 2, scale, "quantile")
     assert (np.argsort(matched[0]) == np.argsort(shallow[0])).all()
     np.testing.assert_allclose(np.quantile(matched, [0.1, 0.5, 0.9]), np.quantile(training, [0.1, 0.5, 0.9]), atol=0.3)
-    np.testing.assert_allclose(to_training_scale(shallow[1:2] * 2, scale, "none"), training[1:2])
+    np.testing.assert_allclose(to_training_scale(shallow[1:2] * 2, scale, "none"), training[1:2], rtol=1e-5)
     with pytest.raises(InputError, match=r"are not log2\(x\+1\)"):
         to_training_scale(shallow, scale._replace(units="vst"), "library")
 
