@@ -121,7 +121,8 @@ def assert_same_training_step(network, predict, expected_of, target: torch.Tenso
 @pytest.mark.parametrize("variant", [1, 2, 3, "port1"])
 def test_grid_equals_expanded_pairs(variant, monkeypatch):
     # several CpGs a tile and a ragged last tile
-    monkeypatch.setattr("methyl_lightning.networks.levy_jurgenson.TILE_BYTES", 2 * 50 * N_GENES * 8)
+    monkeypatch.setattr("methyl_lightning.networks.products.TILE_BYTES", 2 * 50 * 8 * 8)
+    monkeypatch.setattr("methyl_lightning.networks.products.TILE_GENES", 8)
     torch.manual_seed(1)
     network = LevyJurgenson(N_GENES, WINDOW, variant).double()
     cpgs, expression = features()

@@ -5,11 +5,10 @@ N (CpG, gene) entries or pairs.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from methyl_lightning.distances import distance_weights
@@ -21,10 +20,10 @@ from methyl_lightning.networks.contract import (
     motif_branch,
     on_known,
 )
+from methyl_lightning.networks.products import WideLinear, grid_product
 
 VARIANTS: tuple[int | str, ...] = (1, 2, 3, "port1")
 ABLATIONS = ("sequence", "expression", "distance_attention", "expression_attention", "sequence_attention", "far_genes")
-TILE_BYTES = 4 << 20  # a tile of the CpG × unit × gene intermediate stays in the cache
 
 
 class CpgEncoding(NamedTuple):
@@ -59,55 +58,6 @@ class SparseLinear(nn.Module):
         )
 
 
-class _GridProduct(torch.autograd.Function):
-    """Σ_i Σ_g a_i[c, g] · w_i[k, g] · e[s, g] → [C, K, S], tile by tile over CpGs.
-
-    The C × K × G intermediate is never stored: a tile is built in the cache, multiplied and dropped, and the backward
-    pass needs one matrix product a tile (plus one when the expression itself wants a gradient).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, expression_SG: Tensor, *factors: Tensor) -> Tensor:
-        ctx.save_for_backward(expression_SG, *factors)
-        n_cpgs, n_units, n_samples = len(factors[0]), len(factors[1]), len(expression_SG)
-        output_CKS = expression_SG.new_empty(n_cpgs, n_units, n_samples)
-        for rows in _tiles(n_cpgs, factors[1]):
-            tile_CKG = _tile(rows, factors)
-            torch.matmul(tile_CKG.flatten(0, 1), expression_SG.T, out=output_CKS[rows].view(-1, n_samples))
-        return output_CKS
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient_CKS: Tensor) -> tuple[Tensor | None, ...]:
-        expression_SG, *factors = ctx.saved_tensors
-        gradients = [torch.zeros_like(factor, memory_format=torch.contiguous_format) for factor in factors]
-        expression_gradient_SG = torch.zeros_like(expression_SG) if ctx.needs_input_grad[0] else None
-        for rows in _tiles(len(factors[0]), factors[1]):
-            flat_gradient = gradient_CKS[rows].flatten(0, 1)
-            tile_gradient_CKG = (flat_gradient @ expression_SG).view(-1, *factors[1].shape)
-            for attention_CG, weight_KG, d_attention_CG, d_weight_KG in zip(
-                factors[::2], factors[1::2], gradients[::2], gradients[1::2], strict=True
-            ):
-                torch.sum(tile_gradient_CKG * weight_KG, 1, out=d_attention_CG[rows])
-                for gradient_KG, attention_G in zip(tile_gradient_CKG, attention_CG[rows], strict=True):
-                    d_weight_KG.addcmul_(gradient_KG, attention_G)
-            if expression_gradient_SG is not None:
-                expression_gradient_SG.addmm_(flat_gradient.T, _tile(rows, factors).flatten(0, 1))
-        return (expression_gradient_SG, *gradients)
-
-
-def _tiles(n_cpgs: int, weight_KG: Tensor) -> list[slice]:
-    size = max(1, TILE_BYTES // (weight_KG.numel() * weight_KG.element_size()))
-    return [slice(start, min(start + size, n_cpgs)) for start in range(0, n_cpgs, size)]
-
-
-def _tile(rows: slice, factors: Any) -> Tensor:
-    tile_CKG = factors[0][rows, None] * factors[1]
-    for attention_CG, weight_KG in zip(factors[2::2], factors[3::2], strict=True):
-        tile_CKG.addcmul_(attention_CG[rows, None], weight_KG)
-    return tile_CKG
-
-
 class Attention(nn.Module):
     """Softmax over genes of a two-layer network: first layer → BN → ELU → linear → BN → ELU → softmax.
 
@@ -126,7 +76,7 @@ class Attention(nn.Module):
         self.first = first
         layers: list[nn.Module] = [RowBatchNorm1d(n_hidden)]
         layers += [nn.ELU()] if elu else []
-        layers += [nn.Linear(n_hidden, n_genes), RowBatchNorm1d(n_genes)]
+        layers += [WideLinear(n_hidden, n_genes), RowBatchNorm1d(n_genes)]
         layers += [nn.ELU()] if elu else []
         self.rest = nn.Sequential(*layers, nn.Softmax(dim=-1))
 
@@ -212,7 +162,7 @@ class LevyJurgenson(MethylationNetwork):
         if "distance_attention" not in without:
             self.distance_attention = Attention(SparseLinear(n_genes, n_hidden), n_hidden, n_genes, elu=full)
         if full and self.reads_expression and "expression_attention" not in without:
-            self.expression_attention = Attention(nn.Linear(n_genes, n_hidden), n_hidden, n_genes)
+            self.expression_attention = Attention(WideLinear(n_genes, n_hidden), n_hidden, n_genes)
         if full and "sequence_attention" not in without:
             convolution = SequenceConvolution(window)
             hidden = nn.Linear(convolution.n_out, self.N_SEQUENCE_HIDDEN)
@@ -275,15 +225,18 @@ class LevyJurgenson(MethylationNetwork):
         return cpg_CK, sample_SK, factors
 
     def _rest(self, connected_CKS: Tensor) -> Tensor:
-        features_CKS = self.head(self.connected_activation(self.connected_normalisation(connected_CKS)))
-        return (torch.matmul(self.output.weight, features_CKS) + self.output.bias[:, None]).squeeze(1)
+        # a negligible part of the work; beta itself is not rounded where the products over genes are
+        with torch.autocast(connected_CKS.device.type, enabled=False):
+            connected_CKS = connected_CKS.to(self.output.weight.dtype)
+            features_CKS = self.head(self.connected_activation(self.connected_normalisation(connected_CKS)))
+            return (torch.matmul(self.output.weight, features_CKS) + self.output.bias[:, None]).squeeze(1)
 
     def combine(self, cpgs: CpgEncoding, samples: SampleEncoding) -> Tensor:
         """Fill the grid: beta_hat_CS."""
         cpg_CK, sample_SK, factors = self._first_layer(cpgs, samples)
         connected_CKS = cpg_CK[:, :, None].expand(-1, -1, len(samples.expression_SG))
         if factors:
-            connected_CKS = _GridProduct.apply(samples.expression_SG, *factors) + connected_CKS
+            connected_CKS = grid_product(samples.expression_SG, *factors) + connected_CKS
         if sample_SK is not None:
             connected_CKS = connected_CKS + sample_SK.T
         return self._rest(connected_CKS)
