@@ -22,6 +22,7 @@ from methyl_lightning.training_record import TrainingRecord, record_training
 
 SAMPLINGS = ("grid", "pairs")
 TRAINING_VIEW_CELLS = 50_000_000
+BLOCK = (64, 256)  # CpGs and samples
 
 
 class Block(NamedTuple):
@@ -214,7 +215,9 @@ class GridDataModule(L.LightningDataModule):
     sampling
         ``grid`` (blocks) or ``pairs`` (random cells, as upstream).
     block
-        Largest number of CpGs and of samples in a block, or one number for both.
+        Largest number of CpGs and of samples in a block, or one number for both. The order of blocks, and so the
+        course of training, follows from it. ``auto``: the trainer's :class:`methyl_lightning.auto_block.AutoBlock`
+        chooses by a probe of speed and memory (without it: 64 × 256); checkpoints keep what was chosen.
     batch_pairs
         Cells a batch when ``sampling='pairs'``.
     val_cpgs, val_samples
@@ -241,7 +244,7 @@ class GridDataModule(L.LightningDataModule):
         cpg_split: str = "random",
         most_variable: int | None = None,
         sampling: str = "grid",
-        block: int | Sequence[int] = (64, 256),
+        block: str | int | Sequence[int] = BLOCK,
         batch_pairs: int = 512,
         val_cpgs: int = 512,
         val_samples: int = 128,
@@ -252,9 +255,12 @@ class GridDataModule(L.LightningDataModule):
         seed: int = 0,
     ):
         super().__init__()
-        block = (block, block) if isinstance(block, int) else tuple(block)
-        if len(block) != 2:
-            raise ValueError(f"block={list(block)}: must be one number, or two: CpGs and samples")
+        self.auto_block = block == "auto" and sampling == "grid"
+        block = BLOCK if block == "auto" else (block, block) if isinstance(block, int) else block
+        if isinstance(block, str) or len(block) != 2:
+            given = block if isinstance(block, str) else list(block)
+            raise ValueError(f"block={given}: must be one number, or two: CpGs and samples, or auto")
+        block = (block[0], block[1])
         if min(*block, batch_pairs) < 2:
             raise ValueError(
                 f"block={list(block)}, batch_pairs={batch_pairs}: batch normalisation needs at least 2 rows"
@@ -281,6 +287,15 @@ class GridDataModule(L.LightningDataModule):
             np.sort(rng.permutation(rows)[:size])
             for rows, size in ((self.split.cpg["val"], val_cpgs), (self.split.sample["val"], val_samples))
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tell what a checkpoint must know: a resumed run goes on with the same blocks."""
+        return {"block": list(self.block)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the block that was chosen before, unless one is given."""
+        if self.auto_block:
+            self.block, self.auto_block = tuple(state_dict["block"]), False
 
     def train_expression(self) -> Tensor:
         """Expression [S, G] of the training samples: all that scalers may see."""

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig, OmegaConf
 
+from methyl_lightning.auto_block import AutoBlock
 from methyl_lightning.card import calibrate_module, coverage_line, make_card
 from methyl_lightning.checkpoint import complete_checkpoint
 from methyl_lightning.command import ensure_store, run_command
@@ -73,6 +74,9 @@ def train(cfg: DictConfig) -> None:
         save_data(store, folder)
     try:
         fit_and_test(cfg, module, datamodule, folder, cfg.model.network, loggers, cfg.ckpt_path)
+        if cfg.data.block == "auto" and module.global_rank == 0:
+            cfg.data.block = list(datamodule.block)
+            OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
         for name, model in cfg.references.items():
             reference = build_module(model, store, cfg.seed)
             fit_and_test(cfg, reference, datamodule, folder / "references" / name, name, [])
@@ -147,7 +151,7 @@ def fit_and_test(
     stopping = EarlyStopping("val/score", patience=cfg.patience, mode="max", check_finite=False)
     trainer = instantiate(
         cfg.trainer,
-        callbacks=[checkpoints, latest, stopping, StepProgress(label)],
+        callbacks=[checkpoints, latest, stopping, AutoBlock(), StepProgress(label)],
         logger=[CSVLogger(folder, "log", str(len(list(folder.glob("log/*"))))), *loggers],
         default_root_dir=str(folder),
         _convert_="all",

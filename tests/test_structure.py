@@ -61,6 +61,7 @@ ORDER = [
     "datamodule",
     "module",
     "checkpoint",
+    "auto_block",
     "predictions",
     "card",
     "gene_matching",

@@ -1,0 +1,1 @@
+"""Speed, measured: ``make benchmark``, and accuracy against time."""

@@ -1,0 +1,74 @@
+"""The block is chosen by measured speed and memory, without a trace in the module, and kept in checkpoints."""
+
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+
+from methyl_lightning import auto_block
+from methyl_lightning.auto_block import AutoBlock, Trial, choose, explain, probe
+from methyl_lightning.datamodule import BLOCK, GridDataModule
+from methyl_lightning.module import MethylationModule
+
+SMALL = ((8, 8), (16, 8), (200, 200))
+
+
+def trainer(folder: Path, steps: int) -> L.Trainer:
+    return L.Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        limit_val_batches=0,
+        callbacks=[AutoBlock()],
+        logger=False,
+        default_root_dir=folder,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+    )
+
+
+def test_smallest_block_near_the_best_speed_is_chosen() -> None:
+    trials = [Trial((64, 64), 1.0, 1), Trial((64, 128), 1.1, 2), Trial((64, 256), 1.5, 3), Trial((128, 256), 2.6, 4)]
+    assert choose(trials) == (64, 256)  # 68 %, 87 % and 100 % of the best
+    assert choose(trials[:2]) == (64, 128)
+    assert "64 CpGs × 256 samples" in explain(trials, (64, 256)) and "10,923 pairs/s" in explain(trials, (64, 256))
+
+
+def test_probe_leaves_the_module_as_it_was(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto_block, "CANDIDATES", SMALL)
+    monkeypatch.setattr(auto_block, "REPEATS", 1)
+    datamodule = GridDataModule(str(store_path), block="auto", val_cpgs=10, val_samples=4)
+    module = MethylationModule("LevyJurgenson", 40, 100).eval()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    precision = trainer(store_path.parent, 1).precision_plugin.train_step_context
+    trials = probe(module, datamodule, precision)
+    # the last is cut to the training view
+    assert [trial.block for trial in trials] == [(8, 8), (16, 8), (96, len(datamodule.split.sample["train"]))]
+    assert trials[0].saved_bytes < trials[1].saved_bytes < trials[2].saved_bytes
+    assert not module.training
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert all(parameter.grad is None for parameter in module.parameters())
+    taken = sum(3 * parameter.nbytes for parameter in module.parameters())
+    monkeypatch.setattr(auto_block, "free_bytes", lambda device: taken + 5 * trials[0].saved_bytes)
+    assert [trial.block for trial in probe(module, datamodule, precision)] == [(8, 8), (16, 8)]
+
+
+def test_a_resumed_run_keeps_the_block(
+    store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(auto_block, "CANDIDATES", SMALL[:1])
+    module = MethylationModule("LevyJurgenson", 40, 100)
+    first = GridDataModule(str(store_path), block="auto", val_cpgs=10, val_samples=4)
+    assert first.block == BLOCK
+    fit = trainer(tmp_path, 2)
+    fit.fit(module, first)
+    assert first.block == (8, 8) and "8 CpGs × 8 samples" in capsys.readouterr().out
+    fit.save_checkpoint(tmp_path / "last.ckpt")
+    monkeypatch.setattr(auto_block, "CANDIDATES", SMALL[1:2])
+    for block, expected in (("auto", (8, 8)), ((9, 9), (9, 9))):
+        again = GridDataModule(str(store_path), block=block, val_cpgs=10, val_samples=4)
+        trainer(tmp_path, 3).fit(module, again, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+        assert again.block == expected and "auto" not in capsys.readouterr().out
