@@ -58,64 +58,70 @@ def read_contents(store: Store) -> Contents:
     InputError
         If a matrix is not what was written, or a value is out of its range.
     """
+    with h5py.File(store.path, "r") as file:  # a map would keep every page
+        checksums = {name: _verified(store, file[name]) for name in MATRICES}
+        beta_counts, missing_C, missing_S, beta_range = _read_beta(store, file["beta"])
+        base_counts, off_cg = _read_sequences(store, file["cpgs/sequence"])
+    if not np.isfinite(store.expression_SG).all():
+        raise InputError(f"{store.path}: an expression value is not a finite number; {REMEDY}")
+    gene_C, bp_C = nearest_gene(store.distances)
+    nearest_bp_C = bp_C[gene_C >= 0]
+    return Contents(beta_counts, missing_C, missing_S, beta_range, base_counts, off_cg, nearest_bp_C, checksums)
+
+
+def _verified(store: Store, dataset: h5py.Dataset) -> str:
+    """Compute the checksum of a matrix and compare it with the recorded one."""
+    digest = hashlib.sha256()
+    for rows in row_blocks(len(dataset), dataset.nbytes // max(len(dataset), 1)):
+        digest.update(dataset[rows].data)
+    if dataset.attrs.get("sha256", digest.hexdigest()) != digest.hexdigest():
+        name = dataset.name.removeprefix("/")
+        raise InputError(f"{store.path}: {name} is damaged, its checksum is another; {REMEDY}")
+    return digest.hexdigest()
+
+
+def _read_beta(
+    store: Store, dataset: h5py.Dataset
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, tuple[float, float]]:
+    """Count the values of each cohort in bins, the missing cells by CpG and by sample, and find the range."""
     cohort_S = store.samples["cohort"].to_numpy()
-    n_cpgs, n_samples = store.beta_steps_CS.shape
+    n_cpgs, n_samples = dataset.shape
     step_counts = {cohort: np.zeros(BETA_MISSING + 1, np.int64) for cohort in pd.unique(cohort_S)}
     missing_C, missing_S = np.zeros(n_cpgs, np.int64), np.zeros(n_samples, np.int64)
-    digests = {name: hashlib.sha256() for name in MATRICES}
     for rows in row_blocks(n_cpgs, 8 * n_samples):
-        block_CS = np.array(store.beta_steps_CS[rows])
-        digests["beta"].update(block_CS.data)
+        block_CS = dataset[rows]
         for cohort, counts in step_counts.items():
             counts += np.bincount(block_CS[:, cohort_S == cohort].ravel(), minlength=len(counts))
         is_missing_CS = block_CS == BETA_MISSING
         missing_C[rows] = is_missing_CS.sum(axis=1)
         missing_S += is_missing_CS.sum(axis=0)
-    total = np.sum(list(step_counts.values()), axis=0)
-    measured = np.flatnonzero(total[:BETA_MISSING])
+    measured = np.flatnonzero(np.sum(list(step_counts.values()), axis=0)[:BETA_MISSING])
     if len(measured) and measured[-1] >= N_STEPS:
         raise InputError(f"{store.path}: beta up to {measured[-1] * BETA_STEP:g}, outside 0…1; {REMEDY}")
+    beta_range = (measured[0] * BETA_STEP, measured[-1] * BETA_STEP) if len(measured) else (np.nan, np.nan)
+    binned = {cohort: _binned(counts) for cohort, counts in step_counts.items()}
+    return binned, missing_C / n_samples, missing_S / n_cpgs, beta_range
 
+
+def _read_sequences(store: Store, dataset: h5py.Dataset) -> tuple[np.ndarray, int]:
+    """Count the bases, and the windows with other known bases than CG in the centre."""
     base_counts, off_cg = np.zeros(256, np.int64), 0
-    centre = store.window // 2 - 1
-    for rows in row_blocks(n_cpgs, 8 * store.window):
-        block_CL = np.array(store.sequence_CL[rows])
-        digests["cpgs/sequence"].update(block_CL.data)
+    n_cpgs, window = dataset.shape
+    unknown, cg = ALPHABET.index("N"), [ALPHABET.index("C"), ALPHABET.index("G")]
+    for rows in row_blocks(n_cpgs, 8 * window):
+        block_CL = dataset[rows]
         base_counts += np.bincount(block_CL.ravel(), minlength=len(base_counts))
-        first_C, second_C = block_CL[:, centre], block_CL[:, centre + 1]
-        known_C = (first_C != ALPHABET.index("N")) & (second_C != ALPHABET.index("N"))
-        off_cg += int((known_C & ((first_C != ALPHABET.index("C")) | (second_C != ALPHABET.index("G")))).sum())
+        centre_C2 = block_CL[:, window // 2 - 1 : window // 2 + 1]
+        off_cg += int(((centre_C2 != unknown).all(axis=1) & (centre_C2 != cg).any(axis=1)).sum())
     if base_counts[len(ALPHABET) :].any():
         raise InputError(f"{store.path}: a sequence holds a letter other than {', '.join(ALPHABET)}; {REMEDY}")
-
-    if not np.isfinite(store.expression_SG).all():
-        raise InputError(f"{store.path}: an expression value is not a finite number; {REMEDY}")
-    digests["expression"].update(np.ascontiguousarray(store.expression_SG).data)
-    gene_C, bp_C = nearest_gene(store.distances)
-    return Contents(
-        {cohort: _binned(counts) for cohort, counts in step_counts.items()},
-        missing_C / n_samples,
-        missing_S / n_cpgs,
-        (measured[0] * BETA_STEP, measured[-1] * BETA_STEP) if len(measured) else (np.nan, np.nan),
-        base_counts[: len(ALPHABET)],
-        off_cg,
-        bp_C[gene_C >= 0],
-        _compare(store, {name: digest.hexdigest() for name, digest in digests.items()}),
-    )
+    return base_counts[: len(ALPHABET)], off_cg
 
 
 def _binned(step_counts: np.ndarray) -> np.ndarray:
     """Sum the counts of steps in equal bins; the step of 1 belongs to the last."""
     bin_of = np.minimum(np.arange(N_STEPS) * N_BINS // (N_STEPS - 1), N_BINS - 1)
     return np.bincount(bin_of, step_counts[:N_STEPS], N_BINS).astype(np.int64)
-
-
-def _compare(store: Store, found: dict[str, str]) -> dict[str, str]:
-    with h5py.File(store.path, "r") as file:
-        for name, checksum in found.items():
-            if file[name].attrs.get("sha256", checksum) != checksum:
-                raise InputError(f"{store.path}: {name} is damaged, its checksum is another; {REMEDY}")
-    return found
 
 
 def describe(store: Store, contents: Contents) -> str:
@@ -152,7 +158,7 @@ def _listed(counts: pd.Series) -> str:
 
 def _origin(provenance: dict[str, Any]) -> list[str]:
     lines = [f"source       {provenance['source']}"]
-    lines += [f"  {name}={value}" for name, value in provenance["settings"].items()]
+    lines += [f"  {name}={value}" for name, value in provenance["settings"].items() if value is not None]
     for file in provenance.get("inputs", []):
         lines.append(f"input        {file['sha256']} {file['file']} ({file['bytes']:,} bytes)")
     for one in provenance.get("filters", []):

@@ -106,7 +106,7 @@ def write_cohort(folder: Path, scale: float) -> None:
         for c, row in enumerate(order_C):
             base = position_C[row] + 1
             file.write(f"cg{c:08d}\t.\tchr{chrom_C[row] + 1}\t{base}\t{base + 1}\t.\n")
-    start_G = rng.integers(1, length - 200_000, n_genes)
+    start_G = rng.integers(1, length, n_genes)
     with gzip.open(folder / "genes.tsv.gz", "wt") as file:
         file.write("symbol\tchr\tstart\tend\tstrand\n")
         for g, start in enumerate(start_G):
