@@ -36,8 +36,8 @@ def files(tmp_path: Path) -> dict[str, Path]:
 @pytest.fixture
 def both(files: dict[str, Path], tmp_path: Path) -> dict[str, Any]:
     """Give the settings of two cohorts, the second with tables in another order and a probe map of its own."""
-    other = {name: str(write_table(tmp_path / f"other_{name}.tsv", rows)) for name, rows in OTHER.items()}
-    own = {name: str(files[name]) for name in ("methylation", "expression")}
+    other = {name: write_table(tmp_path / f"other_{name}.tsv", rows) for name, rows in OTHER.items()}
+    own = {name: files[name] for name in ("methylation", "expression")}
     return {"cohorts": {"ONE": own, "TWO": other}, "methylation": None, "expression": None, "sequences": None}
 
 
@@ -69,6 +69,11 @@ def test_cpgs_of_every_cohort(files: dict[str, Path], both: dict[str, Any]) -> N
     assert store.cpgs["id"].tolist() == ["cg2"]
     expected_CS = [[0, 1, 0.25, 0.75, np.nan, 0.3]]
     np.testing.assert_allclose(store.beta(np.arange(1), np.arange(6)), expected_CS, atol=1e-6)
+
+
+def test_cohorts_without_a_common_cpg(files: dict[str, Path], both: dict[str, Any], tmp_path: Path) -> None:
+    edit(tmp_path / "other_methylation.tsv", "cg2", "cg8")
+    refused(files, ["cpg_join=intersection", "share no CpG"], cpg_join="intersection", **both)
 
 
 def test_sequences_of_every_cohort(files: dict[str, Path], both: dict[str, Any], tmp_path: Path) -> None:

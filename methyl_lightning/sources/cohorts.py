@@ -3,6 +3,7 @@
 Legend: C CpGs, S samples, G genes, L bases.
 """
 
+import json
 import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -126,7 +127,7 @@ def tcga(
     InputError
         If an input is missing, damaged or contradicts another.
     """
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in locals().items() if k != "store"}
+    settings = json.loads(json.dumps({k: v for k, v in locals().items() if k != "store"}, default=str))
     if window < 2 or window % 2 or probe_map_base not in (0, 1):
         raise InputError(f"window={window} must be even and positive, probe_map_base={probe_map_base} must be 0 or 1")
     if cpg_join not in JOINS:
@@ -156,6 +157,8 @@ def tcga(
             chunks = checked_beta(one.methylation, one.pairs.in_methylation)
             spilled.append(spill(folder / str(k), chunks, len(one.pairs.ids)))
         names = join_cpgs(spilled, cpg_join)
+        if not len(names):
+            raise InputError(f"data.source.cpg_join={cpg_join}: the cohorts share no CpG; use union")
         maps = _having(paired, spilled, names, "probe_map")
         cpgs = _locate(maps, names, probe_map_base, probe_map_minus)
         if islands is not None:
