@@ -189,20 +189,23 @@ def batch_spearman(
     start_of_B = np.cumsum(cells.count_B) - cells.count_B
     copy_D = np.repeat(np.arange(len(weight_B)), weight_B)
     end_D = np.cumsum(cells.count_B[copy_D])
+    if not end_D[-1]:
+        return math.nan
     drawn_N = rng.choice(end_D[-1], size=min(batch_size * n_batches, end_D[-1]), replace=False)
     # Position in the copied-together cells -> position in the cells, without making the copies.
     shift_D = end_D - cells.count_B[copy_D] - start_of_B[copy_D]
     cell_N = drawn_N - np.repeat(shift_D, cells.count_B[copy_D])[drawn_N]
     full = len(cell_N) // batch_size * batch_size
     batches = cell_N[:full].reshape(-1, batch_size), cell_N[None, full:]
-    rho_T = np.concatenate([_spearman_rows(cells.measured_N[at], cells.predicted_N[at]) for at in batches])
+    rho_T = np.concatenate([_spearman_rows(cells.measured_N[at], cells.predicted_N[at]) for at in batches if at.size])
     defined = rho_T[~np.isnan(rho_T)]
     return float(defined.mean()) if len(defined) else math.nan
 
 
 def _spearman_rows(measured_TK: np.ndarray, predicted_TK: np.ndarray) -> np.ndarray:
     """Spearman correlation of each row, float64 [T]; NaN if a side is constant."""
-    x_TK, y_TK = (rankdata(values, axis=1) - (values.shape[1] + 1) / 2 for values in (measured_TK, predicted_TK))
+    ranks_TK = rankdata(np.stack([measured_TK, predicted_TK]), axis=-1)
+    x_TK, y_TK = ranks_TK - (measured_TK.shape[1] + 1) / 2
     spread_T = np.sqrt(np.square(x_TK).sum(axis=1) * np.square(y_TK).sum(axis=1))
     covariance_T = (x_TK * y_TK).sum(axis=1)
     return np.divide(covariance_T, spread_T, out=np.full(len(spread_T), math.nan), where=spread_T > 0)

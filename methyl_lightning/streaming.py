@@ -54,7 +54,7 @@ class _Side:
 
     def count(self, values: np.ndarray) -> None:
         bins = self.bin(values)
-        self.count_U += np.bincount(bins, minlength=N_BINS)
+        np.add.at(self.count_U, bins, 1)
         new = np.isnan(self.value_U[bins])
         self.value_U[bins[new]] = values[new]
         self.mixed_U[bins[self.value_U[bins] != values]] = True
@@ -107,7 +107,7 @@ def stream_metrics(blocks: Blocks) -> Streamed:
         raise ValueError("measured_CS holds no measured cell: at least one must not be NaN")
     per_cpg_C, per_sample_S = np.concatenate(per_cpg), correlation_of_sums(sums, centres)
     spearman, spearman_error = _spearman(blocks, lows, highs)
-    n_cells = sums[0].sum()
+    n_cells = float(sums[0].sum())
     values = {
         "mae": error / n_cells,
         "mse": square_error / n_cells,
