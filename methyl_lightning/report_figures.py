@@ -193,7 +193,7 @@ def strata(table: pd.DataFrame, metrics: Sequence[str], colour: Colours) -> Figu
         Of each model.
     """
     kinds, models = list(dict.fromkeys(table["by"])), list(dict.fromkeys(table["model"]))
-    figure = Figure(figsize=(max(WIDTH, 2.7 * len(kinds)), 0.9 + 2.6 * len(metrics)), layout="constrained")
+    figure = Figure(figsize=(max(WIDTH, 2.9 * len(kinds)), 1.2 + 2.8 * len(metrics)), layout="constrained")
     grid = figure.subplots(len(metrics), len(kinds), squeeze=False, sharey="row")
     for row, metric in enumerate(metrics):
         for column, kind in enumerate(kinds):
@@ -207,6 +207,8 @@ def strata(table: pd.DataFrame, metrics: Sequence[str], colour: Colours) -> Figu
                 style = {"color": colour[model], "capsize": 2, "markersize": 4, "linestyle": "none", "label": model}
                 axes.errorbar(at.to_numpy(float), mine["value"], error, marker="o", **style)
             axes.set(xticks=list(place.values()), xlim=(-0.5, len(place) - 0.5), title="" if row else kind)
+            axes.grid(axis="y", color="0.92")
+            axes.set_axisbelow(True)
             names = [_folded(str(group), 12) for group in place] if row == len(metrics) - 1 else []
             axes.set_xticks(list(place.values()), names or [""] * len(place), fontsize="small", rotation=35, ha="right")
             sns.despine(ax=axes)

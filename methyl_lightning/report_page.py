@@ -47,7 +47,8 @@ STRATA_NAMES = {
     "variance": "variance over training samples",
     "cohort": "cohort",
 }
-MODELS_IN_STRATA = 6  # more points beside each other cannot be told apart; the table has all
+# drawn beside the runs' own models: more points beside each other cannot be told apart; the table has all
+MODELS_IN_STRATA, IN_STRATA = 6, ("expression_only", "sequence_only", "bilinear_ridge", "cpg_mean")
 
 
 class Results(NamedTuple):
@@ -136,8 +137,9 @@ def draw(found: Results) -> dict[str, Figure]:
     if found.logs:
         figures["training"] = report_figures.validation_curves(found.logs, colour)
     if "metric" in found.strata:
-        first = found.strata["model"].isin(models[:MODELS_IN_STRATA])
-        shown = found.strata[(found.strata["view"] == HEADLINE) & first]
+        own = [model.label for model in found.test_set.models if model.own]
+        chosen = [*own, *(name for name in IN_STRATA if name in models)][:MODELS_IN_STRATA]
+        shown = found.strata[(found.strata["view"] == HEADLINE) & found.strata["model"].isin(chosen)]
         if len(shown):
             named = shown.assign(by=shown["by"].replace(STRATA_NAMES))
             figures["strata"] = report_figures.strata(named, ("mae", "mas_pcc"), colour)
