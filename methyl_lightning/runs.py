@@ -240,9 +240,10 @@ def _numbered(names: list[str]) -> list[str]:
 def _apart(run: Run, runs: list[Run], parts: tuple[str, ...] = ()) -> str:
     """Write the settings in which a run differs from others, such as ``, without=[sequence]``."""
     flat = [_flat(other.config, parts) for other in runs]
-    keys = [key for key in dict.fromkeys(key for one in flat for key in one) if len({one.get(key) for one in flat}) > 1]
+    keys = dict.fromkeys(key for one in flat for key in one)
+    differing = [key for key in keys if len({one[key] for one in flat if key in one}) > 1]  # an older run lacks some
     mine = _flat(run.config, parts)
-    return "".join(f", {key.rpartition('.')[2]}={mine.get(key, '–')}" for key in keys)
+    return "".join(f", {key.rpartition('.')[2]}={mine[key]}" for key in differing if key in mine)
 
 
 def _flat(value: Any, parts: tuple[str, ...] = (), prefix: str = "") -> dict[str, str]:
@@ -254,6 +255,7 @@ def _flat(value: Any, parts: tuple[str, ...] = (), prefix: str = "") -> dict[str
                 found |= _flat(item, (), f"{prefix}.{key}" if prefix else key)
         return found
     shown = "[" + ", ".join(map(str, value)) + "]" if isinstance(value, list) else str(value)
+    shown = "null" if value is None else shown
     return {} if prefix in SAME else {prefix: shown}
 
 

@@ -214,6 +214,7 @@ def test_evaluate_finds_the_metrics_of_training_again(workplace: Path, elsewhere
     result = command("evaluate", ["checkpoint=run/best.ckpt", "hydra.run.dir=again"], elsewhere)
     assert result.status == 0, result.err
     assert metrics_of(elsewhere / "again") == metrics_of(workplace / "run")
+    assert {"config.yaml", "split.json", "data.json"} <= files(elsewhere / "again")  # a run folder like any other
     rows = table_of(elsewhere / "again")
     assert [row for row in rows if row[1] in ("LevyJurgenson", "ceiling") or row[0] == "published"] == [
         row for row in table_of(workplace / "run") if row[1] in ("LevyJurgenson", "ceiling") or row[0] == "published"

@@ -14,7 +14,7 @@ TINY = {
     "reproduction": "trainer.max_steps=4",
     "dilution": "trainer.max_steps=4 dilution.retention=[10,100] dilution.repeats=3",
 }
-FIGURES = {"reproduction": 5, "dilution": 4}
+FIGURES = {"reproduction": 6, "dilution": 4}
 
 
 def read(name: str) -> nbformat.NotebookNode:

@@ -299,7 +299,7 @@ def test_several_runs_are_told_apart(copy: Path) -> None:
     moved = json.loads((copy / "split.json").read_text())
     moved["cpg"]["test"] = moved["cpg"]["test"][1:]
     (copy / "split.json").write_text(json.dumps(moved))
-    edit(copy, seed=7)
+    edit(copy, seed=7, data__added_later=None)
     found = test_sets([read_run(path) for path in find_runs([str(folder / "run"), str(folder / "sw*")])])
     assert [one.name for one in found] == ["simulated, seed=7", "simulated, seed=0"]
     labels = [model.label for model in found[1].models]
