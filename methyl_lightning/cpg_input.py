@@ -78,8 +78,8 @@ def read_cpg_set(
     module
         Trained module with its record.
     cpgs
-        - ``all``, a sequence of probe ids, or a file with one a line: CpGs of the training store, which the checkpoint
-          carries.
+        - ``all``, a sequence of probe ids, or a file whose lines begin with one: CpGs of the training store, which the
+          checkpoint carries.
         - a data frame or a TSV with columns chrom and position (0-based, of the C on the + strand) and perhaps id, or a
           BED file: with the bases from ``genome``.
         - a FASTA of windows with CG in the centre; ``>id`` or ``>id chrom:position``, without a position no distances.
@@ -114,7 +114,8 @@ def read_cpg_set(
     rows = [row for row in rows if row[0] not in ("track", "browser") and not row[0].startswith("##")]
     if not rows:
         raise InputError(f"{path}: empty; put one CpG on each line")
-    if all(len(row) == 1 for row in rows):
+    numbered = any(len(row) > 1 and row[1].isdigit() for row in rows[:2])
+    if not numbered and not any(name in rows[0] for name in POSITION_NAMES):
         return _known(str(path), [row[0] for row in rows if row[0] not in ("id", "#id")], record)
     return _placed(str(path), _read_places(path, rows), module, record, window, genome)
 

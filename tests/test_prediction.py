@@ -277,7 +277,7 @@ def test_windows_and_positions_of_the_training_give_its_predictions(
     np.testing.assert_allclose(found.X, known.X, atol=1e-6)
     assert found.var["nearest_bp"].tolist() == known.var["nearest_bp"].tolist()
     np.testing.assert_array_equal(found.var["training_mean"], known.var["training_mean"])
-    (tmp_path / "ids.txt").write_text("\n".join(cpgs["id"]) + "\n")
+    (tmp_path / "ids.txt").write_text("id\tgene\n" + "\tTP53\n".join(cpgs["id"]) + "\n")
     listed = methyl_lightning.predict(checkpoint, data, tmp_path / "ids.txt", **OWN)
     np.testing.assert_array_equal(listed.X, known.X)
     of_store = methyl_lightning.predict(checkpoint, data, store.path, **OWN)
