@@ -175,6 +175,9 @@ def test_genes_are_matched_by_any_of_their_names(tmp_path: Path) -> None:
     assert match_genes("x", ["a", "b"], var, GENES).gene_K.tolist() == [1]
     with pytest.raises(InputError, match="none of its 1 genes"):
         match_genes("x", ["HER2"], pd.DataFrame(index=["HER2"]), GENES)
+    for mouse in (["Trp53", "Gapdh", "mt-Nd1", "TP53"], ["ENSMUSG00000059552.14", "ENSMUSG00000064341"]):
+        with pytest.raises(InputError, match="named as in mouse"):
+            match_genes("x", mouse, pd.DataFrame(index=mouse), GENES)
     assert gene_key("ensg00000141736.12") == "ENSG00000141736" and gene_key("FO538757.1") == "FO538757.1"
 
 
