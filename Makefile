@@ -1,10 +1,10 @@
-# make reproduce, make test: both install what they need into .venv on first use
+# make reproduce, make test, make benchmark: each installs what it needs into .venv on first use
 PYTHON ?= python3
 DATA ?= simulated
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: reproduce test install clean
+.PHONY: reproduce test benchmark install clean
 
 install: $(VENV)/installed
 
@@ -22,6 +22,9 @@ test: install
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	$(RUN) -m pytest
+
+benchmark: install
+	$(RUN) -m experiments.benchmarks
 
 clean:
 	rm -rf $(VENV) stores outputs multirun dist

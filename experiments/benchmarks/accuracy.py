@@ -109,7 +109,7 @@ def main() -> None:
             runs = pd.concat([runs, rows])
             runs.round(4).to_csv(FOLDER / f"accuracy_{cohort}.csv", index=False)
             draw(runs, FOLDER / f"accuracy_{cohort}.png")
-            print(f"{cohort}, {name}: {rows.iloc[-1, 1:].round(4).to_dict()}", flush=True)
+            print(f"{cohort}, {name}: {rows.iloc[-1].to_dict()}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,234 @@
+"""Speed of training, prediction and reading against the pairwise form and the machine: ``make benchmark``.
+
+All figures of a row come from runs in alternation, and the median is taken: what else the machine does then falls on
+all of them alike. Ends with one JSON line; tables go to results.md beside this file.
+
+Legend: C CpGs, S samples, G genes, H hidden units, K units of the first connected layer.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+
+from experiments.benchmarks.full_store import write_random_store
+from methyl_lightning.datamodule import Block, GridBatch, GridDataset, PairBatch
+from methyl_lightning.module import MethylationModule
+from methyl_lightning.networks import LevyJurgenson
+from methyl_lightning.predictions import predict_grid
+from methyl_lightning.store import Store
+
+FOLDER = Path(__file__).parent
+BLOCK, PAIRS, PREDICTED, GEMM = 256, 512, (512, 256), 2048
+SCALING_GENES, SCALING = 4_499, (1, 2, 4)
+K = LevyJurgenson.CONNECTED[0]
+
+
+def seconds(task: Callable[[], object]) -> float:
+    """Time one call by the wall clock."""
+    start = time.perf_counter()
+    task()
+    return time.perf_counter() - start
+
+
+def alternate(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Run all tasks in turn, a first round unmeasured, and give the median seconds of each."""
+    measured: dict[str, list[float]] = {name: [] for name in tasks}
+    for measure in [False] + rounds * [True]:
+        for name, task in tasks.items():
+            taken = seconds(task)
+            if measure:
+                measured[name].append(taken)
+    return {name: median(values) for name, values in measured.items()}
+
+
+def training_step(
+    module: MethylationModule, optimiser: torch.optim.Optimizer, batch: GridBatch | PairBatch, bf16: bool
+) -> None:
+    """Forward, backward and Adam."""
+    beta = batch.beta_N if isinstance(batch, PairBatch) else batch.beta_CS
+    module.train()
+    optimiser.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
+        loss = (module(batch) - beta).abs().mean()
+    loss.backward()
+    optimiser.step()
+
+
+def build(n_genes: int, window: int) -> tuple[MethylationModule, torch.optim.Optimizer]:
+    """Build the published network and its optimiser."""
+    torch.manual_seed(0)
+    module = MethylationModule("LevyJurgenson", n_genes, window, expression_scaling="none")
+    return module, module.configure_optimizers()
+
+
+def flops(n_genes: int, n_cpgs: int, n_samples: int, training: bool) -> float:
+    """Multiplications and additions of the products over genes, each counted (convolutions and heads left out)."""
+    wide = 2 * n_genes * (n_genes // 6)
+    grid = 2 * n_genes * K * n_cpgs * n_samples
+    # training: two layers forward, two weight gradients and one input gradient for samples; CpGs have one wide layer
+    return (
+        5 * wide * n_samples + 3 * wide * n_cpgs + 2 * grid if training else 2 * wide * n_samples + wide * n_cpgs + grid
+    )
+
+
+def predict_pairs(module: MethylationModule, batch: PairBatch) -> np.ndarray:
+    """Predict pair by pair."""
+    module.eval()
+    with torch.inference_mode():
+        return module(batch).numpy()
+
+
+def speed(store: Store, rounds: int) -> dict[str, float]:
+    """Measure training, prediction and reading at the size of a store."""
+    n_genes = len(store.genes)
+    module, optimiser = build(n_genes, store.window)
+    dataset, rng = GridDataset(store), np.random.default_rng(0)
+
+    def block(n_cpgs: int, n_samples: int, pairs: bool = False) -> Block:
+        rows = rng.integers(len(store.cpgs), size=n_cpgs), rng.integers(len(store.samples), size=n_samples)
+        return Block(*rows if pairs else map(np.sort, rows), pairs)
+
+    grid, pairs = dataset[block(BLOCK, BLOCK)], dataset[block(PAIRS, PAIRS, True)]
+    whole = block(*PREDICTED)
+    square = torch.rand(GEMM, GEMM)
+    tasks = {
+        "train_pairs": lambda: training_step(module, optimiser, pairs, False),
+        "train_grid": lambda: training_step(module, optimiser, grid, False),
+        "train_bf16": lambda: training_step(module, optimiser, grid, True),
+        "predict_pairs": lambda: predict_pairs(module, pairs),
+        "predict_grid": lambda: predict_grid(module, store, whole.cpg_C, whole.sample_S),
+        "gemm": lambda: [square @ square for _ in range(4)],
+        "read": lambda: dataset[block(BLOCK, BLOCK)],
+    }
+    took = alternate(tasks, rounds)
+    gemm = 4 * 2 * GEMM**3 / took["gemm"]
+    cells, predicted = BLOCK * BLOCK, PREDICTED[0] * PREDICTED[1]
+
+    few = block(32, 16)
+    cpg_N, sample_N = np.repeat(few.cpg_C, 16), np.tile(few.sample_S, 32)
+    one_by_one = predict_pairs(module, dataset[Block(cpg_N, sample_N, True)]).reshape(32, 16)
+    difference = np.abs(predict_grid(module, store, few.cpg_C, few.sample_S) - one_by_one).max()
+    return {
+        "pairs_per_s": cells / took["train_grid"],
+        "pairs_per_s_pairwise": PAIRS / took["train_pairs"],
+        "train_speedup": cells / took["train_grid"] * took["train_pairs"] / PAIRS,
+        "predict_pairs_per_s": predicted / took["predict_grid"],
+        "predict_pairs_per_s_pairwise": PAIRS / took["predict_pairs"],
+        "predict_speedup": predicted / took["predict_grid"] * took["predict_pairs"] / PAIRS,
+        "gemm_gflops": gemm / 1e9,
+        "train_gemm_share": flops(n_genes, BLOCK, BLOCK, True) / took["train_grid"] / gemm,
+        "predict_gemm_share": flops(n_genes, *PREDICTED, False) / took["predict_grid"] / gemm,
+        "bf16_speedup": took["train_grid"] / took["train_bf16"],
+        "loader_ratio": took["train_grid"] / took["read"],
+        "max_relative_difference": float(difference / np.abs(one_by_one).max()),
+        "train_flops_limit": cells * flops(n_genes, 1, 1, True) / flops(n_genes, BLOCK, BLOCK, True),
+        "predict_flops_limit": predicted * flops(n_genes, 1, 1, False) / flops(n_genes, *PREDICTED, False),
+    }
+
+
+def scaling(rounds: int) -> list[tuple[str, str, list[float], float]]:
+    """Time one axis at a time: name, sizes, seconds, slope of log seconds over log size."""
+    rows = []
+    with TemporaryDirectory() as folder:
+
+        def series(name: str, sizes: list[int], task_of: Callable[[int], Callable[[], object]]) -> None:
+            took = alternate({str(size): task_of(size) for size in sizes}, rounds)
+            values = list(took.values())
+            slope = float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+            rows.append((name, ", ".join(f"{size:,}" for size in sizes), values, slope))
+
+        def opened(n_genes: int) -> tuple[Store, MethylationModule, torch.optim.Optimizer]:
+            path = Path(folder) / f"{n_genes}.h5"
+            write_random_store(path, 1024, 512, n_genes)
+            store = Store(path)
+            return store, *build(n_genes, store.window)
+
+        def predicting(store: Store, module: MethylationModule, n_cpgs: int, n_samples: int) -> Callable[[], object]:
+            return lambda: predict_grid(module, store, np.arange(n_cpgs), np.arange(n_samples))
+
+        store, module, optimiser = opened(SCALING_GENES)
+        series(
+            "prediction, CpGs (× 128 samples)", [128 * f for f in SCALING], lambda n: predicting(store, module, n, 128)
+        )
+        series(
+            "prediction, samples (× 128 CpGs)", [128 * f for f in SCALING], lambda n: predicting(store, module, 128, n)
+        )
+
+        def stepping(size: int) -> Callable[[], object]:
+            batch = GridDataset(store)[Block(np.arange(size), np.arange(size))]
+            return lambda: training_step(module, optimiser, batch, False)
+
+        series("training step, block n × n", [64 * f for f in SCALING], stepping)
+
+        def with_genes(n_genes: int) -> Callable[[], object]:
+            store, module, _ = opened(n_genes)
+            return predicting(store, module, 128, 128)
+
+        series("prediction, genes (128 × 128)", [SCALING_GENES // 2 * f for f in SCALING], with_genes)
+    return rows
+
+
+def markdown(result: dict[str, float], rows: list[tuple[str, str, list[float], float]]) -> str:
+    """Lay both tables out."""
+    goals = {
+        "train_speedup": ("training, grid 256 × 256 against pairs 512", "{:.0f} ×", "≥ 300 ×"),
+        "predict_speedup": ("prediction, grid against pairs", "{:.0f} ×", "≥ 500 ×"),
+        "train_gemm_share": ("training, share of the GEMM rate", "{:.0%}", "≥ 50 %"),
+        "predict_gemm_share": ("prediction, share of the GEMM rate", "{:.0%}", "≥ 50 %"),
+        "bf16_speedup": ("training, bf16 against float32", "{:.2f} ×", "≥ 1.5 ×"),
+        "loader_ratio": ("reading a block against a training step", "{:.0f} × faster", "≥ 10 ×"),
+        "peak_rss_gb": ("peak memory", "{:.1f} GB", "≤ 6 GB"),
+        "start_seconds": ("start to first step", "{:.0f} s", "≤ 20 s"),
+        "max_relative_difference": ("grid against pairs, float32", "{:.1e}", "≤ 1e-5"),
+        "pairs_per_s": ("training, grid", "{:,.0f} pairs/s", ""),
+        "pairs_per_s_pairwise": ("training, pairs", "{:,.0f} pairs/s", ""),
+        "predict_pairs_per_s": ("prediction, grid", "{:,.0f} pairs/s", ""),
+        "predict_pairs_per_s_pairwise": ("prediction, pairs", "{:,.0f} pairs/s", ""),
+        "gemm_gflops": ("GEMM rate, 2,048³ float32", "{:.0f} GFLOP/s", ""),
+        "train_flops_limit": ("training speed-up if only products over genes counted", "{:.0f} ×", ""),
+        "predict_flops_limit": ("prediction speed-up if only products over genes counted", "{:.0f} ×", ""),
+    }
+    lines = ["| what | measured | goal |", "|---|---|---|"]
+    lines += [f"| {what} | {form.format(result[name])} | {goal} |" for name, (what, form, goal) in goals.items()]
+    lines += ["", "| cost of | sizes | seconds | log-log slope |", "|---|---|---|---|"]
+    for name, sizes, values, slope in rows:
+        lines.append(f"| {name} | {sizes} | {', '.join(f'{value:.2f}' for value in values)} | {slope:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Write a store, start a training on it, measure, print both tables and the JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cpgs", type=int, default=485_512)
+    parser.add_argument("--samples", type=int, default=1_350)
+    parser.add_argument("--genes", type=int, default=17_996)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "full.h5"
+        write_random_store(path, arguments.cpgs, arguments.samples, arguments.genes)
+        command = [sys.executable, "-m", "experiments.benchmarks.start", str(path), str(time.time())]
+        child = subprocess.run(command, capture_output=True, text=True, check=False)
+        if child.returncode:
+            sys.exit(child.stderr)
+        result = json.loads(child.stdout.splitlines()[-1]) | speed(Store(path), arguments.rounds)
+    result["threads"] = torch.get_num_threads()
+    result |= {name: getattr(arguments, name) for name in ("cpgs", "samples", "genes", "rounds")}
+    tables = markdown(result, scaling(arguments.rounds))
+    (FOLDER / "results.md").write_text(tables)
+    print(tables)
+    print(json.dumps({name: round(value, 9) for name, value in result.items()}))
+
+
+if __name__ == "__main__":
+    main()

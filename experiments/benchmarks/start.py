@@ -1,0 +1,44 @@
+"""Seconds from the start of Python to the end of the first training step, and peak memory, as one JSON line."""
+
+import json
+import resource
+import sys
+import time
+
+import lightning as L
+
+from methyl_lightning.datamodule import GridDataModule
+from methyl_lightning.module import MethylationModule
+
+STEPS = 3
+
+
+class FirstStep(L.Callback):
+    """Notes when the first step is done."""
+
+    seconds = 0.0
+
+    def on_train_batch_end(self, *args: object) -> None:
+        """Stop the clock once; ``argv[2]`` is when the process was asked for."""
+        self.seconds = self.seconds or time.time() - float(sys.argv[2])
+
+
+if __name__ == "__main__":
+    datamodule = GridDataModule(sys.argv[1], block=256)
+    L.seed_everything(0, verbose=False)
+    module = MethylationModule("LevyJurgenson", len(datamodule.store.genes), datamodule.store.window)
+    first = FirstStep()
+    L.Trainer(
+        accelerator="cpu",
+        max_steps=STEPS,
+        limit_val_batches=0,
+        callbacks=[first],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    ).fit(module, datamodule)
+    n_parameters = sum(parameter.numel() for parameter in module.parameters())
+    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps({"start_seconds": first.seconds, "peak_rss_gb": peak_gb, "n_parameters": n_parameters}))
