@@ -4,7 +4,7 @@ Legend: I genes of the input, G genes of the training, K genes of the training t
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,7 +90,7 @@ def index_genes(genes: pd.DataFrame, aliases: pd.DataFrame | None) -> dict[str, 
 
 
 def match_genes(
-    source: str, names: Sequence[str], var: pd.DataFrame, genes: pd.DataFrame, aliases: pd.DataFrame | None = None
+    source: str, names: Sequence[str], var: pd.DataFrame, genes: pd.DataFrame, known: Mapping[str, int]
 ) -> GeneMatch:
     """Match the genes of an input to those of the training.
 
@@ -104,15 +104,14 @@ def match_genes(
         Their table, in which columns such as ``gene_ids`` give other names; may have no columns.
     genes
         Gene table of the training.
-    aliases
-        See :func:`read_aliases`.
+    known
+        Of :func:`index_genes`.
 
     Raises
     ------
     InputError
         If no gene matches, or the genes are those of a mouse.
     """
-    known = index_genes(genes, aliases)
     refuse_mouse(source, names, genes)
     columns = [list(names), *(var[column].astype(str).tolist() for column in OTHER_NAMES if column in var)]
     keys = (map(gene_key, tried) for tried in zip(*columns, strict=True))

@@ -138,7 +138,7 @@ def prepared(
     with open_expression(expression, layer, raw, known) as opened:
         if not len(opened.obs):
             raise InputError(f"{opened.source}: has no samples")
-        matched = match_genes(opened.source, opened.var.index.astype(str).tolist(), opened.var, record.genes, aliases)
+        matched = match_genes(opened.source, opened.var.index.astype(str).tolist(), opened.var, record.genes, known)
         said = (
             f"genes: {len(matched.gene_K):,} of the checkpoint's {matched.n_genes:,} ({matched.coverage:.1%}) are in "
             f"the input ({len(opened.var):,}); {matched.duplicates:,} names were added to another of the same gene"

@@ -21,7 +21,7 @@ from methyl_lightning.checkpoint import export_folder
 from methyl_lightning.conformal import calibrate, coverage, interval
 from methyl_lightning.expression_input import open_expression
 from methyl_lightning.expression_units import TrainingScale, recognise_units, to_linear, to_training_scale
-from methyl_lightning.gene_matching import gene_key, match_genes, read_aliases
+from methyl_lightning.gene_matching import gene_key, index_genes, match_genes, read_aliases
 from methyl_lightning.store import InputError, Store
 from methyl_lightning.training_record import QUANTILES
 
@@ -167,17 +167,18 @@ def test_genes_are_matched_by_any_of_their_names(tmp_path: Path) -> None:
     (tmp_path / "genes.tsv").write_text("symbol\tensembl\talias\nERBB2\tENSG00000141736\tHER2|NEU\n")
     aliases = read_aliases(tmp_path / "genes.tsv")
     names = ["other", "neu", "tp53", "ENSG00000141736.12", "HER2", "C1ORF112"]
-    match = match_genes("x", names, pd.DataFrame(index=names), GENES, aliases)
+    match = match_genes("x", names, pd.DataFrame(index=names), GENES, index_genes(GENES, aliases))
     assert match.gene_K.tolist() == [0, 1, 2] and match.coverage == 1 and match.duplicates == 2
     counts = np.array([[100, 1, 20, 4, 8, 3]])
     assert (counts @ match.sum_IK).tolist() == [[20, 13, 3]]
+    known = index_genes(GENES, None)
     var = pd.DataFrame({"gene_ids": ["?", "ENSG00000141736.3"]}, index=["a", "b"])
-    assert match_genes("x", ["a", "b"], var, GENES).gene_K.tolist() == [1]
+    assert match_genes("x", ["a", "b"], var, GENES, known).gene_K.tolist() == [1]
     with pytest.raises(InputError, match="none of its 1 genes"):
-        match_genes("x", ["HER2"], pd.DataFrame(index=["HER2"]), GENES)
+        match_genes("x", ["HER2"], pd.DataFrame(index=["HER2"]), GENES, known)
     for mouse in (["Trp53", "Gapdh", "mt-Nd1", "TP53"], ["ENSMUSG00000059552.14", "ENSMUSG00000064341"]):
         with pytest.raises(InputError, match="named as in mouse"):
-            match_genes("x", mouse, pd.DataFrame(index=mouse), GENES)
+            match_genes("x", mouse, pd.DataFrame(index=mouse), GENES, known)
     assert gene_key("ensg00000141736.12") == "ENSG00000141736" and gene_key("FO538757.1") == "FO538757.1"
 
 
