@@ -35,7 +35,8 @@ def strata(tss_bp_C: np.ndarray, island_C: np.ndarray, variance_C: np.ndarray, c
         Signed distance to the nearest gene, NaN where none is listed, which counts as farther than 20 kb. A bound
         belongs to the nearer group.
     island_C
-        str, relation to a CpG island; "" is unknown, and where all are there are no such groups.
+        str, relation to a CpG island, north and south (``N_Shore``, ``S_Shore``) taken together; "" is unknown, and
+        where all are there are no such groups.
     variance_C
         Variance of each CpG, best over training samples; terciles of those that have one make three groups.
     cohort_S
@@ -45,8 +46,9 @@ def strata(tss_bp_C: np.ndarray, island_C: np.ndarray, variance_C: np.ndarray, c
     near_C = np.digitize(np.nan_to_num(np.abs(tss_bp_C), nan=np.inf), TSS_BP, right=True)
     found = [Stratum("tss_distance", name, all_C[near_C == i], all_S) for i, name in enumerate(TSS_GROUPS)]
     if (island_C != "").any():
-        for name in np.unique(island_C):
-            found.append(Stratum("island", str(name) or "unknown", all_C[island_C == name], all_S))
+        relation_C = np.array([str(name).removeprefix("N_").removeprefix("S_") for name in island_C])
+        for name in np.unique(relation_C):
+            found.append(Stratum("island", str(name) or "unknown", all_C[relation_C == name], all_S))
     known_C = ~np.isnan(variance_C)
     if known_C.any():
         tercile_C = np.digitize(variance_C, np.quantile(variance_C[known_C], [1 / 3, 2 / 3]), right=True)

@@ -33,6 +33,8 @@ def test_islands_only_where_annotated() -> None:
     found = groups("island")
     assert found["Island"] == ([0, 3], 12) and found["unknown"] == ([2, 5], 12)
     assert set(found) == {"Island", "Shore", "Shelf", "OpenSea", "unknown"}
+    sides_C = np.array(["Island", "N_Shore", "S_Shore", "N_Shelf", "OpenSea", "OpenSea", "S_Shelf", "Shore"])
+    assert groups("island", island_C=sides_C)["Shore"] == ([1, 2, 7], 12)
     assert groups("island", island_C=np.array([""] * 8)) == {}
 
 
