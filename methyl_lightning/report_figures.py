@@ -48,7 +48,7 @@ def scores(results: pd.DataFrame, view: str, colour: Colours) -> Figure:
     shown = results[results["view"] == view]
     models = list(dict.fromkeys(shown["model"]))
     metrics = ("mae", "spearman", "mas_pcc")
-    figure = Figure(figsize=(WIDTH, 1.3 + 0.3 * len(models)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.36 * len(models)), layout="constrained")
     panels = figure.subplots(1, len(metrics), sharey=True)
     place = {model: -i for i, model in enumerate(models)}
     for axes, metric in zip(panels, metrics, strict=True):
@@ -58,7 +58,11 @@ def scores(results: pd.DataFrame, view: str, colour: Colours) -> Figure:
             axes.errorbar(row["value"], place[row["model"]], xerr=error, capsize=3, **style)
         if metric != "mae":
             axes.axvline(0, color="0.7", linewidth=0.8, zorder=0)
-        axes.set(yticks=list(place.values()), yticklabels=models, ylim=(-len(models) + 0.4, 0.6))
+        axes.set(
+            yticks=list(place.values()),
+            yticklabels=[_folded(model, 26) for model in models],
+            ylim=(-len(models) + 0.4, 0.6),
+        )
         axes.set_title(METRIC_NAMES[metric], fontsize="medium")
         axes.grid(axis="y", color="0.92")
         axes.set_axisbelow(True)

@@ -238,7 +238,10 @@ def _numbered(names: list[str]) -> list[str]:
 
 
 def _apart(run: Run, runs: list[Run], parts: tuple[str, ...] = ()) -> str:
-    """Write the settings in which a run differs from others, such as ``, without=[sequence]``."""
+    """Write the name of a run, or where others have it, too, how it differs from them: ``, without=[sequence]``."""
+    names = [other.config.get("name") for other in runs]
+    if not parts and len(set(names)) == len(names) > 1:
+        return f", {run.config.get('name')}"
     flat = [_flat(other.config, parts) for other in runs]
     keys = dict.fromkeys(key for one in flat for key in one)
     differing = [key for key in keys if len({one[key] for one in flat if key in one}) > 1]  # an older run lacks some

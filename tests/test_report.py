@@ -250,7 +250,7 @@ def test_figures_show_the_models(found: report_page.Results) -> None:
     references = ["bilinear_ridge", "constant", "cpg_mean", "expression_only", "sequence_only"]
     assert models == ["LevyJurgenson", *references, "ceiling"]
     axes = figures["scores"].axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == models
+    assert [label.get_text().replace("\n", "") for label in axes.get_yticklabels()] == models
     assert len(figures["density"].axes) == 8 + 1  # six models, two empty places, the colour scale
     lines = figures["training"].axes[0].get_lines()
     assert [line.get_label() for line in lines] == ["LevyJurgenson", "sequence_only"]
@@ -308,6 +308,12 @@ def test_several_runs_are_told_apart(copy: Path) -> None:
     table = results(found[1])
     assert table.groupby(["view", "metric"])["model"].value_counts().max() == 1
     assert set(table["view"]) == set(TEST_VIEWS)
+    edit(folder / "sweep" / "1", name="without_sequence")  # a name of its own says it
+    (sweep,) = test_sets([read_run(path) for path in find_runs(str(folder / "sweep"))])
+    assert [model.label for model in sweep.models[:2]] == [
+        "LevyJurgenson, reproduce",
+        "LevyJurgenson, without_sequence",
+    ]
     # a reference that came out otherwise is another model
     path = folder / "sweep" / "1" / "references" / "constant" / "metrics.json"
     path.write_text(path.read_text().replace('"mae": 0.', '"mae": 0.0'))
