@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 # a tiny cohort: what the notebooks do is tested here, not what they find
 TINY = {
-    "reproduction": "trainer.max_steps=4",
+    "reproduction": "trainer.max_steps=4 ~references.constant ~references.cpg_mean ~references.bilinear_ridge",
     "dilution": "trainer.max_steps=4 dilution.retention=[10,100] dilution.repeats=3",
 }
 FIGURES = {"reproduction": 6, "dilution": 4}
