@@ -5,11 +5,14 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from methyl_lightning import auto_block
 from methyl_lightning.auto_block import AutoBlock, Trial, choose, explain, probe
 from methyl_lightning.datamodule import BLOCK, GridDataModule
 from methyl_lightning.module import MethylationModule
+from tests.conftest import SMALL as SMALL_RUN
+from tests.conftest import command
 
 SMALL = ((8, 8), (16, 8), (200, 200))
 
@@ -56,6 +59,7 @@ def test_probe_leaves_the_module_as_it_was(store_path: Path, monkeypatch: pytest
     assert [trial.block for trial in probe(module, datamodule, precision)] == [(8, 8), (16, 8)]
 
 
+@pytest.mark.filterwarnings("ignore:.*resuming from a checkpoint")
 def test_a_resumed_run_keeps_the_block(
     store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,3 +76,15 @@ def test_a_resumed_run_keeps_the_block(
         again = GridDataModule(str(store_path), block=block, val_cpgs=10, val_samples=4)
         trainer(tmp_path, 3).fit(module, again, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
         assert again.block == expected and "auto" not in capsys.readouterr().out
+
+
+def test_the_command_keeps_the_choice_and_trains_in_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto_block, "CANDIDATES", SMALL[:1])
+    steps = ["trainer.max_steps=2", "trainer.precision=bf16-mixed"]
+    result = command("train", [*SMALL_RUN, "data.block=auto", *steps, "hydra.run.dir=run"], tmp_path)
+    assert result.status == 0, result.err
+    assert "data.block=auto: 8 CpGs × 8 samples" in result.out
+    assert OmegaConf.load(tmp_path / "run" / "config.yaml").data.block == [8, 8]
+    checkpoint = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    assert checkpoint["GridDataModule"] == {"block": [8, 8]}
+    assert all(tensor.dtype != torch.bfloat16 for tensor in checkpoint["state_dict"].values())
