@@ -14,7 +14,7 @@ from methyl_lightning.store import InputError
 from methyl_lightning.training_record import is_log2
 
 UNITS = ("counts", "cpm", "log1p", "log2")
-MATCHES = ("library", "quantile", "none")
+MATCHES = ("quantile", "library", "none")
 INVERSE: dict[str, Any] = {"log1p": np.expm1, "log2": lambda values: np.exp2(values) - 1}
 LARGEST_LOG = {"log1p": 16.0, "log2": 32.0}  # no library has more than e^16 or 2^32 molecules of a gene
 TOLERANCE = 0.05  # how far from a whole number of molecules a value may be
@@ -113,6 +113,25 @@ class TrainingScale(NamedTuple):
         return cls(units, float(linear_mean_G.sum(dtype=np.float64)), np.sort(quantile_QG, axis=None))
 
 
+def _by_rank(linear_SG: sparse.csr_matrix, scale: TrainingScale) -> np.ndarray:
+    """Give each value the training's value at its mean rank; the zeros of a sample are ranked as one."""
+    linear_SG = linear_SG.copy()
+    linear_SG.eliminate_zeros()
+    n_samples, n_genes = linear_SG.shape
+    place_N = (np.arange(len(scale.sorted_N)) + 0.5) / len(scale.sorted_N)
+
+    def at_rank(rank: np.ndarray) -> np.ndarray:
+        return np.interp((rank - 0.5) / n_genes, place_N, scale.sorted_N).astype(np.float32)
+
+    count_S = np.diff(linear_SG.indptr)
+    zeros_S = n_genes - count_S
+    value_SG = np.repeat(at_rank((zeros_S + 1) / 2)[:, None], n_genes, axis=1)
+    rank_N = np.concatenate([rankdata(row) for row in np.split(linear_SG.data, linear_SG.indptr[1:-1])])
+    sample_N = np.repeat(np.arange(n_samples), count_S)
+    value_SG[sample_N, linear_SG.indices] = at_rank(rank_N + zeros_S[sample_N])
+    return value_SG
+
+
 def to_training_scale(linear_SG: np.ndarray | sparse.csr_matrix, scale: TrainingScale, match: str) -> np.ndarray:
     """Bring linear values [S, G] to the training's units, float32 [S, G].
 
@@ -123,8 +142,9 @@ def to_training_scale(linear_SG: np.ndarray | sparse.csr_matrix, scale: Training
     scale
         Of the same genes.
     match
+        - ``quantile``: a value becomes the training's value (all samples pooled) at its rank; equal values share one,
+          so the many zeros of a shallow sample do not fall below what training has seen.
         - ``library``: a sample's total becomes the training's mean total over the same genes.
-        - ``quantile``: a value becomes the training's value (all samples pooled) at its rank; equal values share one.
         - ``none``: values are on the training's linear scale already.
 
     Raises
@@ -133,10 +153,7 @@ def to_training_scale(linear_SG: np.ndarray | sparse.csr_matrix, scale: Training
         If the training's units are not log2(x + 1) and values would have to be brought there.
     """
     if match == "quantile":
-        value_SG = linear_SG.toarray() if isinstance(linear_SG, sparse.csr_matrix) else linear_SG
-        share_SG = (rankdata(value_SG, axis=1) - 0.5) / value_SG.shape[1]
-        place_N = (np.arange(len(scale.sorted_N)) + 0.5) / len(scale.sorted_N)
-        return np.interp(share_SG, place_N, scale.sorted_N).astype(np.float32)
+        return _by_rank(sparse.csr_matrix(linear_SG), scale)
     if not is_log2(scale.units):
         raise InputError(f"match={match}: the training's units, {scale.units!r}, are not log2(x+1); use match=quantile")
     factor_S = np.ones(linear_SG.shape[0])

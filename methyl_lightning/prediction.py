@@ -117,7 +117,7 @@ def prepared(
     raw: bool = False,
     genes: str | Path | None = None,
     units: str | None = None,
-    match: str = "library",
+    match: str = "quantile",
     min_coverage: float = 0.5,
     aggregate: str = "none",
     label: str | None = None,
@@ -251,8 +251,8 @@ def predict(
     units
         ``counts``, ``cpm`` (linear), ``log1p`` or ``log2`` (of x + 1); None recognises them.
     match
-        How a sample is brought to the training's scale: ``library`` (total over matched genes), ``quantile``, or
-        ``none`` for values that are on it already.
+        How a sample is brought to the training's scale: ``quantile`` (by rank), ``library`` (by its total over matched
+        genes), or ``none`` for values that are on it already.
     min_coverage
         Least share of the checkpoint's genes that must be matched.
     aggregate

@@ -109,6 +109,7 @@ def test_units_do_not_matter_once_recognised(checkpoint: Path, cells: anndata.An
     share = counts / counts.sum(axis=1, keepdims=True)
     expected = methyl_lightning.predict(checkpoint, cells)
     noted = {"log1p": {"base": None}}
+    by_library = methyl_lightning.predict(checkpoint, cells, match="library")
     for units, values, uns in (
         ("cpm", share * 1e6, {}),
         ("log1p", np.log1p(share * 1e4), noted),
@@ -119,6 +120,8 @@ def test_units_do_not_matter_once_recognised(checkpoint: Path, cells: anndata.An
         found = methyl_lightning.predict(checkpoint, data)
         assert found.uns["methyl_lightning"]["units"] == units
         np.testing.assert_allclose(found.X, expected.X, atol=2e-3)
+        found = methyl_lightning.predict(checkpoint, data, match="library")
+        np.testing.assert_allclose(found.X, by_library.X, atol=2e-3)
 
 
 def test_units_are_recognised_from_shallow_cells() -> None:
@@ -158,6 +161,8 @@ def test_samples_are_brought_to_the_training_scale() -> None:
     matched = to_training_scale(shallow[:3] ** 2, scale, "quantile")
     assert (np.argsort(matched[0]) == np.argsort(shallow[0])).all()
     np.testing.assert_allclose(np.quantile(matched, [0.1, 0.5, 0.9]), np.quantile(training, [0.1, 0.5, 0.9]), atol=0.3)
+    tied = to_training_scale(np.array([[0.0, 0, 5, 0, 7]]), scale._replace(sorted_N=np.arange(5.0)), "quantile")
+    np.testing.assert_allclose(tied, [[1, 1, 3, 1, 4]])
     np.testing.assert_allclose(to_training_scale(shallow[1:2] * 2, scale, "none"), training[1:2], rtol=1e-5)
     with pytest.raises(InputError, match=r"are not log2\(x\+1\)"):
         to_training_scale(shallow, scale._replace(units="vst"), "library")
@@ -186,7 +191,7 @@ def test_missing_genes_have_the_training_mean(checkpoint: Path, cells: anndata.A
     from methyl_lightning.prediction import prepared
 
     kept = cells[:, 5:].copy()
-    with prepared(checkpoint, kept) as ready:
+    with prepared(checkpoint, kept, match="library") as ready:
         read_SG = ready.rows.read(slice(0, 7))
         record = ready.module.record
         assert record is not None
