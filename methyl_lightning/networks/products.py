@@ -20,8 +20,13 @@ def times_transposed(left_MG: Tensor, right_NG: Tensor, bias_N: Tensor | None = 
     not: on AMD processors, and on rows that no cache line begins with.
     """
     if _by_onednn(left_MG):
-        return torch.ops.mkldnn._linear_pointwise(left_MG, right_NG, bias_N, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(_dense(left_MG), _dense(right_NG), bias_N, "none", [], "")
     return nn.functional.linear(left_MG, right_NG, bias_N)
+
+
+def _dense(matrix: Tensor) -> Tensor:
+    """Copy a slice or a broadcast: on strides other than a dense matrix's oneDNN falls back to its reference loops."""
+    return matrix if matrix.is_contiguous() or matrix.T.is_contiguous() else matrix.contiguous()
 
 
 def _by_onednn(tensor: Tensor) -> bool:
@@ -88,7 +93,7 @@ class _GridProduct(torch.autograd.Function):
         n_cpgs, n_units, n_samples = len(factors[0]), len(factors[1]), len(expression_SG)
         output_CKS = factors[1].new_zeros(n_cpgs, n_units, n_samples)
         for genes in _gene_slices(factors[1]):
-            part_SG = expression_SG[:, genes].to(operand)
+            part_SG = expression_SG[:, genes].to(operand).contiguous()
             weights = [weight_KG[:, genes].contiguous() for weight_KG in factors[1::2]]
             for rows in _cpg_slices(n_cpgs, weights[0]):
                 tile_CKG = _tile(rows, genes, factors[::2], weights).to(operand)
