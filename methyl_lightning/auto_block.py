@@ -19,8 +19,8 @@ from methyl_lightning.module import MethylationModule
 
 Size = tuple[int, int]
 Precision = Callable[[], AbstractContextManager]
-# in ascending order; experiments/benchmarks/README.md shows what each does to accuracy against time
-CANDIDATES: tuple[Size, ...] = ((64, 64), (64, 128), (64, 256), (128, 256), (256, 256))
+# in ascending order; fewer samples cost accuracy on a real cohort (experiments/benchmarks/README.md)
+CANDIDATES: tuple[Size, ...] = ((64, 256), (128, 256), (256, 256))
 SHARE = 0.75  # of the best pairs a second: what a larger block gains beyond is not worth its fewer steps
 REPEATS, ENOUGH_SECONDS = 3, 0.5
 
