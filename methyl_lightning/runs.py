@@ -18,7 +18,10 @@ from methyl_lightning.store import InputError, Store
 CEILING = "ceiling"  # the planted truth of a simulated cohort: tested without predictions that could be shown
 DATA = "data.json"
 # settings that say where and how a run was made, not what it is
-ELSEWHERE = ("name", "logger", "references", "raw", "ckpt_path", "checkpoint", "patience", "dilution")
+ELSEWHERE = (
+    *("name", "logger", "references", "raw", "ckpt_path", "checkpoint", "patience", "dilution"),
+    *("ablation", "ablations"),  # their names, and the list of what each leaves out
+)
 SAME = ("data.store", "data.split_file", "data.num_workers", "data.source.cohort")
 
 
