@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from scipy import stats
 
 from methyl_lightning import report_page
-from methyl_lightning.evaluation import HEADLINE, PUBLISHED
+from methyl_lightning.evaluation import COLUMNS, HEADLINE, PUBLISHED
 from methyl_lightning.report import beside
 from methyl_lightning.report_page import draw, extremes, gather, write_report
 from methyl_lightning.report_tables import best_and_worst, calibration, calibration_error, cpg_scores
@@ -28,8 +28,8 @@ from methyl_lightning.splits import TEST_VIEWS
 from methyl_lightning.store import InputError
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
-SECTIONS = ["short", "runs", "data", "results", "correlations", "density", "calibration", "extremes", "training"]
-SECTIONS += ["cost", "words"]
+SECTIONS = ["short", "runs", "data", "results", "comparisons", "correlations", "density", "calibration", "strata"]
+SECTIONS += ["extremes", "training", "cost", "words"]
 
 
 class Page(HTMLParser):
@@ -134,7 +134,7 @@ def test_every_section_is_there_and_in_the_contents(page: Page) -> None:
 
 def test_images_are_the_files_and_have_words(page: Page, run: Path) -> None:
     folder = run.parents[1] / "page"
-    kinds = ("calibration", "correlations", "density", "scores", "training")
+    kinds = ("calibration", "correlations", "density", "scores", "strata", "training")
     assert files(folder) == {f"1_simulated_{kind}.png" for kind in kinds}
     embedded = {base64.b64decode((image["src"] or "").partition(",")[2]) for image in page.all("img")}
     assert embedded == {path.read_bytes() for path in folder.iterdir()}
@@ -147,15 +147,27 @@ def test_all_numbers_are_those_of_metrics_json(page: Page, run: Path) -> None:
         name = "LevyJurgenson" if folder == run else folder.name
         for view, result in json.loads((folder / "metrics.json").read_text()).items():
             cells = page.row(view, name)[1:]
-            keys = ["mae", "spearman", "spearman_batch50", "mas_pcc", "mac_pcc", "mse"]
-            for key, cell in zip(keys, cells, strict=True):
-                wanted = [result[key], *result[f"{key}_ci95"]]
+            for key, cell in zip([*COLUMNS, "mse"], cells, strict=True):
+                wanted = [result[key], *result[f"{key}_ci95"], *result[f"{key}_ci95_cpgs"]]
                 assert numbers(cell) == [round(value, 3) for value in wanted if value is not None]
                 assert ("–" in cell) == (result[key] is None)
     for name, _, mae, spearman in PUBLISHED:
         (cells,) = [cells for view, cells in page.rows if view == "published" and cells[0].startswith(name)]
         assert [float(cell) for cell in cells[1:3]] == [mae, spearman]
         assert {cell.strip() for cell in cells[3:]} == {"–"}
+
+
+def test_differences_and_strata_are_those_of_their_files(page: Page, run: Path) -> None:
+    table = pd.read_csv(run / "comparisons.csv").query("view == @HEADLINE and metric == 'mae'")
+    shown = [cells for view, cells in page.rows if view == "comparisons"]
+    assert [cells[0].split()[2] for cells in shown] == table["reference"].tolist()
+    for cells, row in zip(shown, table.itertuples(), strict=True):
+        assert numbers(cells[1])[:3] == [round(value, 3) for value in (row.difference, row.low, row.high)]
+    table = pd.read_csv(run / "strata.csv").query("view == @HEADLINE and metric == 'mae'")
+    shown = [cells for view, cells in page.rows if len(cells) == 8 and cells[1].strip() == "LevyJurgenson"]
+    assert [cells[0].strip() for cells in shown] == table["group"].tolist()
+    for cells, row in zip(shown, table.itertuples(), strict=True):
+        assert numbers(cells[5]) == [round(value, 3) for value in (row.value, row.low, row.high) if np.isfinite(value)]
 
 
 def test_page_says_what_was_run_on_which_data(page: Page, run: Path) -> None:
@@ -271,6 +283,8 @@ def strata_table() -> pd.DataFrame:
 
 
 def test_strata_and_comparisons_are_shown_where_they_are(copy: Path) -> None:
+    for path in copy.rglob("strata.csv"):
+        path.unlink()
     for folder in (copy, copy / "references" / "expression_only"):
         strata_table().to_csv(folder / "strata.csv", index=False)
     comparison = {"view": HEADLINE, "model": "LevyJurgenson", "reference": "constant", "metric": "mae"}
@@ -281,7 +295,7 @@ def test_strata_and_comparisons_are_shown_where_they_are(copy: Path) -> None:
     folder = write_report(str(copy), output)
     assert "1_simulated_strata.png" in files(folder)
     page = Page(output)
-    assert {section["id"] for section in page.all("section")} == {*SECTIONS, "strata", "comparisons"}
+    assert [section["id"] for section in page.all("section")] == SECTIONS
     (cells,) = [cells for view, cells in page.rows if view == "comparisons"]
     assert cells[0].strip() == "LevyJurgenson − constant" and [cell.strip() for cell in cells[2:]] == ["–", "–"]
     assert numbers(cells[1]) == [-0.078, -0.091, -0.051, 0.015, -0.1, -0.05, 0.004]
@@ -322,7 +336,10 @@ def test_several_runs_are_told_apart(copy: Path) -> None:
 
 
 def test_one_command_draws_several_runs(copy: Path) -> None:
-    shutil.copytree(copy, copy.parent / "other", ignore=shutil.ignore_patterns("references"))
+    shutil.rmtree(copy / "references")
+    for name in ("strata.csv", "comparisons.csv"):  # not in every run
+        (copy / name).unlink()
+    shutil.copytree(copy, copy.parent / "other")
     edit(copy.parent / "other", data__name="a<b>")
     split = json.loads((copy / "split.json").read_text())
     (copy.parent / "other" / "split.json").write_text(json.dumps(split | {"sample": split["sample"] | {"val": []}}))
@@ -332,6 +349,7 @@ def test_one_command_draws_several_runs(copy: Path) -> None:
     assert result.status == 0, result.err
     page = Page(copy.parent / "report.html")
     assert "2 runs\non simulated; a&lt;b&gt;" in page.text and "<b>" not in page.text
+    assert [part["id"] for part in page.all("section")] == [n for n in SECTIONS if n not in ("strata", "comparisons")]
     assert "No model of these runs was trained step by step" in page.text
 
 
