@@ -75,3 +75,15 @@ def test_cells_of_an_old_file_are_read_from_raw(run: Path, tmp_path: Path) -> No
     assert result.status == 0, result.err
     assert "units: log1p (undone, the values are counts, or multiples" in result.out
     assert anndata.read_h5ad(tmp_path / "cells.h5ad").obs["bulk_labels"].nunique() == 10
+
+
+def test_spots_are_on_the_level_of_the_cohort_by_quantiles(run: Path) -> None:
+    section = anndata.read_h5ad(DATA / "her2st" / "D1.h5ad")
+    predicted = {}
+    for match in ("library", "quantile"):
+        data = methyl_lightning.predict(run / "best.ckpt", section, match=match)
+        assert data.shape == (306, 465) and (data.X.std(axis=0) > 0).all()
+        predicted[match] = abs(data.X.mean() - data.var["training_mean"].mean())
+    assert predicted["quantile"] < 0.1 < predicted["library"]  # the zeros of shallow spots lie outside the training
+    around = methyl_lightning.predict(run / "best.ckpt", section, match="quantile", aggregate="spatial", k=8)
+    assert 0 < np.median(around.X.std(axis=0)) < 0.1 and not np.array_equal(around.X, data.X)
