@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from methyl_lightning.command import run_command
 from methyl_lightning.evaluation import evaluate_ceiling, evaluate_model, load_run, print_table, results_table
-from methyl_lightning.runs import save_data
+from methyl_lightning.reporting.runs import save_data
 from methyl_lightning.splits import save_split
 
 

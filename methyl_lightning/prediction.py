@@ -16,17 +16,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from methyl_lightning.aggregation import average_matrix, label_groups
 from methyl_lightning.card import calibration_of, coverage_line
 from methyl_lightning.checkpoint import load_checkpoint
 from methyl_lightning.conformal import Calibration, interval
-from methyl_lightning.cpg_input import ALL, CpgSet, read_cpg_set
 from methyl_lightning.datamodule import chunks
 from methyl_lightning.distances import within
-from methyl_lightning.expression_input import Expression, open_expression
-from methyl_lightning.expression_rows import ExpressionRows, check_values, row_slices, some_values
-from methyl_lightning.expression_units import MATCHES, UNITS, RecognisedUnits, recognise_units
-from methyl_lightning.gene_matching import index_genes, match_genes, read_aliases
+from methyl_lightning.inputs.aggregation import average_matrix, label_groups
+from methyl_lightning.inputs.cpgs import ALL, CpgSet, read_cpg_set
+from methyl_lightning.inputs.expression import Expression, open_expression
+from methyl_lightning.inputs.genes import index_genes, match_genes, read_aliases
+from methyl_lightning.inputs.rows import ExpressionRows, check_values, row_slices, some_values
+from methyl_lightning.inputs.units import MATCHES, UNITS, RecognisedUnits, recognise_units
 from methyl_lightning.module import MethylationModule
 from methyl_lightning.predictions import cpg_table
 from methyl_lightning.progress import RowProgress

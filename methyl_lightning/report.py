@@ -7,8 +7,8 @@ from omegaconf import DictConfig, ListConfig
 
 from methyl_lightning.command import run_command
 from methyl_lightning.dilution_report import read_sweep, write_results
-from methyl_lightning.report_page import write_report
-from methyl_lightning.runs import find_runs
+from methyl_lightning.reporting.page import write_report
+from methyl_lightning.reporting.runs import find_runs
 from methyl_lightning.store import InputError
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 
-from methyl_lightning.report_page import draw, extremes, gather
+from methyl_lightning.reporting.page import draw, extremes, gather
 
 
 def wandb_logger(project: str, folder: str, name: str | None = None, group: str | None = None) -> WandbLogger:

@@ -38,7 +38,7 @@ from methyl_lightning.evaluation import (
 )
 from methyl_lightning.module import MethylationModule
 from methyl_lightning.progress import StepProgress
-from methyl_lightning.runs import save_data
+from methyl_lightning.reporting.runs import save_data
 from methyl_lightning.splits import describe_split, save_split
 from methyl_lightning.store import InputError, Store
 from methyl_lightning.tracking import finish_wandb, log_run

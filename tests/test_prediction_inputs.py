@@ -16,12 +16,12 @@ from conftest import assert_refused, command, files
 from scipy import io, sparse
 
 import methyl_lightning
-from methyl_lightning.aggregation import average_matrix
 from methyl_lightning.checkpoint import export_folder
 from methyl_lightning.conformal import calibrate, coverage, interval
-from methyl_lightning.expression_input import open_expression
-from methyl_lightning.expression_units import TrainingScale, recognise_units, to_linear, to_training_scale
-from methyl_lightning.gene_matching import gene_key, index_genes, match_genes, read_aliases
+from methyl_lightning.inputs.aggregation import average_matrix
+from methyl_lightning.inputs.expression import open_expression
+from methyl_lightning.inputs.genes import gene_key, index_genes, match_genes, read_aliases
+from methyl_lightning.inputs.units import TrainingScale, recognise_units, to_linear, to_training_scale
 from methyl_lightning.store import InputError, Store
 from methyl_lightning.training_record import QUANTILES
 
@@ -334,7 +334,7 @@ def test_positions_that_cannot_be_right_are_named(place: Path, store: Store) -> 
 
 
 def test_genome_of_another_assembly_is_told_by_its_length(monkeypatch: Any, tmp_path: Path) -> None:
-    from methyl_lightning import cpg_input
+    from methyl_lightning.inputs import cpgs as cpg_input
     from methyl_lightning.sources.genome import open_fasta
 
     monkeypatch.setattr(cpg_input, "ASSEMBLIES", {"hg19": {"chr1": 400}, "hg38": {"chr1": 300}})

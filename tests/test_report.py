@@ -17,13 +17,13 @@ from conftest import assert_refused, command, files
 from omegaconf import OmegaConf
 from scipy import stats
 
-from methyl_lightning import report_page
 from methyl_lightning.evaluation import COLUMNS, HEADLINE, PUBLISHED
 from methyl_lightning.report import beside
-from methyl_lightning.report_page import draw, extremes, gather, write_report
-from methyl_lightning.report_tables import best_and_worst, calibration, calibration_error, cpg_scores
-from methyl_lightning.report_text import in_short, number, p_value
-from methyl_lightning.runs import find_runs, read_run, results, test_sets
+from methyl_lightning.reporting import page as report_page
+from methyl_lightning.reporting.page import draw, extremes, gather, write_report
+from methyl_lightning.reporting.runs import find_runs, read_run, results, test_sets
+from methyl_lightning.reporting.tables import best_and_worst, calibration, calibration_error, cpg_scores
+from methyl_lightning.reporting.text import in_short, number, p_value
 from methyl_lightning.splits import TEST_VIEWS
 from methyl_lightning.store import InputError
 

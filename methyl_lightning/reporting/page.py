@@ -16,11 +16,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from methyl_lightning import __version__, report_figures
+from methyl_lightning import __version__
 from methyl_lightning.evaluation import COLUMNS, HEADLINE, PUBLISHED
-from methyl_lightning.report_tables import best_and_worst, calibration, calibration_error, cpg_scores, grids
-from methyl_lightning.report_text import in_short, number, p_value, published
-from methyl_lightning.runs import (
+from methyl_lightning.reporting import figures as page_figures
+from methyl_lightning.reporting.runs import (
     TestSet,
     find_runs,
     read_log,
@@ -30,10 +29,12 @@ from methyl_lightning.runs import (
     results,
     test_sets,
 )
+from methyl_lightning.reporting.tables import best_and_worst, calibration, calibration_error, cpg_scores, grids
+from methyl_lightning.reporting.text import in_short, number, p_value, published
 from methyl_lightning.splits import PARTS, TEST_VIEWS
 from methyl_lightning.store import InputError, replacing
 
-TEMPLATE = "report.html.jinja"
+TEMPLATE = "page.html.jinja"
 VIEW_NAMES = {
     HEADLINE: "unseen CpGs × unseen patients",
     "train_cpg-test_sample": "seen CpGs × unseen patients",
@@ -59,15 +60,15 @@ class Results(NamedTuple):
     test_set
         The runs and their models.
     scores
-        See :func:`methyl_lightning.runs.results`.
+        See :func:`methyl_lightning.reporting.runs.results`.
     logs
         By model, what was logged while it trained.
     cells
         By model, measured (NaN missing) and predicted beta as [C, S].
     cpgs
-        By model, see :func:`methyl_lightning.report_tables.cpg_scores`.
+        By model, see :func:`methyl_lightning.reporting.tables.cpg_scores`.
     bins
-        By model, see :func:`methyl_lightning.report_tables.calibration`.
+        By model, see :func:`methyl_lightning.reporting.tables.calibration`.
     strata
         Of all models: ``model`` and the columns of ``strata.csv``; empty where the runs have none.
     comparisons
@@ -127,22 +128,22 @@ def _together(tables: list[pd.DataFrame]) -> pd.DataFrame:
 def draw(found: Results) -> dict[str, Figure]:
     """Draw the figures of a test set, by name; none where the runs do not hold what it shows."""
     models = [model.label for model in found.test_set.models]
-    colour = report_figures.colours(models)
+    colour = page_figures.colours(models)
     figures = {
-        "scores": report_figures.scores(found.scores, HEADLINE, colour),
-        "density": report_figures.densities(found.cells),
-        "correlations": report_figures.correlation_distributions(found.cpgs, colour),
-        "calibration": report_figures.reliability(found.bins, colour),
+        "scores": page_figures.scores(found.scores, HEADLINE, colour),
+        "density": page_figures.densities(found.cells),
+        "correlations": page_figures.correlation_distributions(found.cpgs, colour),
+        "calibration": page_figures.reliability(found.bins, colour),
     }
     if found.logs:
-        figures["training"] = report_figures.validation_curves(found.logs, colour)
+        figures["training"] = page_figures.validation_curves(found.logs, colour)
     if "metric" in found.strata:
         own = [model.label for model in found.test_set.models if model.own]
         chosen = [*own, *(name for name in IN_STRATA if name in models)][:MODELS_IN_STRATA]
         shown = found.strata[(found.strata["view"] == HEADLINE) & found.strata["model"].isin(chosen)]
         if len(shown):
             named = shown.assign(by=shown["by"].replace(STRATA_NAMES))
-            figures["strata"] = report_figures.strata(named, ("mae", "mas_pcc"), colour)
+            figures["strata"] = page_figures.strata(named, ("mae", "mas_pcc"), colour)
     return figures
 
 

@@ -39,7 +39,7 @@ def scores(results: pd.DataFrame, view: str, colour: Colours) -> Figure:
     Parameters
     ----------
     results
-        Of :func:`methyl_lightning.runs.results`.
+        Of :func:`methyl_lightning.reporting.runs.results`.
     view
         Which view to draw.
     colour
@@ -127,7 +127,7 @@ def correlation_distributions(scores_of: Mapping[str, pd.DataFrame], colour: Col
     Parameters
     ----------
     scores_of
-        By model, column ``pearson`` of :func:`methyl_lightning.report_tables.cpg_scores`.
+        By model, column ``pearson`` of :func:`methyl_lightning.reporting.tables.cpg_scores`.
     colour
         Of each model.
     """
@@ -165,7 +165,7 @@ def reliability(bins_of: Mapping[str, pd.DataFrame], colour: Colours) -> Figure:
     Parameters
     ----------
     bins_of
-        By model, bins of :func:`methyl_lightning.report_tables.calibration`.
+        By model, bins of :func:`methyl_lightning.reporting.tables.calibration`.
     colour
         Of each model.
     """

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from methyl_lightning.expression_input import Expression
-from methyl_lightning.expression_units import TrainingScale, to_linear, to_training_scale
-from methyl_lightning.gene_matching import GeneMatch
+from methyl_lightning.inputs.expression import Expression
+from methyl_lightning.inputs.genes import GeneMatch
+from methyl_lightning.inputs.units import TrainingScale, to_linear, to_training_scale
 from methyl_lightning.store import InputError
 from methyl_lightning.training_record import TrainingRecord
 
@@ -31,9 +31,9 @@ class ExpressionRows:
     record, training_units
         Of the checkpoint.
     match
-        See :func:`methyl_lightning.expression_units.to_training_scale`.
+        See :func:`methyl_lightning.inputs.units.to_training_scale`.
     average_RS
-        See :func:`methyl_lightning.aggregation.average_matrix`; None leaves rows as they are.
+        See :func:`methyl_lightning.inputs.aggregation.average_matrix`; None leaves rows as they are.
     expressed_S
         Of :func:`check_values`.
 

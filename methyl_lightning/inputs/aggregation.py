@@ -11,8 +11,8 @@ from scipy import sparse
 from sklearn.decomposition import TruncatedSVD
 from sklearn.neighbors import NearestNeighbors
 
-from methyl_lightning.expression_input import Expression
-from methyl_lightning.expression_units import to_linear
+from methyl_lightning.inputs.expression import Expression
+from methyl_lightning.inputs.units import to_linear
 from methyl_lightning.store import InputError
 
 WAYS = ("none", "label", "spatial", "expression")

@@ -34,7 +34,7 @@ def in_short(scores: pd.DataFrame, comparisons: pd.DataFrame) -> list[str]:
     Parameters
     ----------
     scores
-        Of :func:`methyl_lightning.runs.results`.
+        Of :func:`methyl_lightning.reporting.runs.results`.
     comparisons
         Paired differences on the same cells, as in ``comparisons.csv``; may be empty.
     """

@@ -15,7 +15,7 @@ import pandas as pd
 from anndata.io import read_elem, sparse_dataset
 from scipy import io, sparse
 
-from methyl_lightning.gene_matching import gene_key
+from methyl_lightning.inputs.genes import gene_key
 from methyl_lightning.sources.matrices import read_all, text_matrix
 from methyl_lightning.store import InputError
 
@@ -67,7 +67,7 @@ def open_expression(
     layer, raw
         Of an AnnData: the layer, or ``.raw``, to take instead of X.
     known
-        Keys of the genes that the checkpoint knows (:func:`methyl_lightning.gene_matching.gene_key`); they tell which
+        Keys of the genes that the checkpoint knows (:func:`methyl_lightning.inputs.genes.gene_key`); they tell which
         axis of a table the genes are on.
 
     Raises

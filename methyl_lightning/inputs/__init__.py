@@ -1,0 +1,1 @@
+"""Expression, genes and CpGs as people have them → what a checkpoint predicts from."""
