@@ -8,7 +8,10 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from methyl_lightning.prediction import predict  # noqa: F401 - the property below, for editors and type checkers
 
 __version__ = version("methyl_lightning")
 
