@@ -92,9 +92,10 @@ def is_log2(units: str) -> bool:
 def record_training(store: Store, cpg_C: np.ndarray, sample_S: np.ndarray) -> TrainingRecord:
     """Take the record of a store whose rows ``cpg_C`` × ``sample_S`` are the training view."""
     mean_C, deviation_C = (np.full(len(store.cpgs), np.nan, dtype=np.float32) for _ in range(2))
+    passing = Store(store.path)  # a map of its own: all of beta is touched here, and need not stay resident
     for start in range(0, len(cpg_C), ROWS):
         rows = cpg_C[start : start + ROWS]
-        beta_CS = np.ma.masked_invalid(store.beta(rows, sample_S))
+        beta_CS = np.ma.masked_invalid(passing.beta(rows, sample_S))
         mean_C[rows] = beta_CS.mean(axis=1).filled(np.nan)
         deviation_C[rows] = beta_CS.std(axis=1).filled(np.nan)
     expression_SG = store.expression_SG[sample_S].astype(np.float64)
