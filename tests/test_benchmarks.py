@@ -1,12 +1,15 @@
-"""The files that preparing is measured on are read like any other."""
+"""What preparing is measured on is read like any cohort; what speed is measured against is the same network."""
 
 import gzip
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from experiments.benchmarks.dense_pairs import DensePairs
 from experiments.benchmarks.write_cohort import COHORTS, N_CPGS, N_GENES, write_cohort
+from methyl_lightning.networks import LevyJurgenson
 from methyl_lightning.sources.cohorts import tcga
 from methyl_lightning.store import Store
 
@@ -33,3 +36,11 @@ def test_cohorts_of_any_size_can_be_written_and_prepared(tmp_path: Path) -> None
     of_luad = np.flatnonzero(store.samples["cohort"] == "LUAD")
     beta_S = store.beta(np.array([len(store.cpgs) - 1]), of_luad)[0]
     assert beta_S.tolist() == pytest.approx(expected, abs=1e-6, nan_ok=True)
+
+
+def test_the_published_form_has_the_layers_of_the_network() -> None:
+    dense, grid = DensePairs(60, 100), LevyJurgenson(60, 100)
+    shapes = [sorted(parameter.numel() for parameter in network.parameters()) for network in (dense, grid)]
+    assert shapes[0] == shapes[1]
+    sequence_NL = torch.randint(0, 5, (8, 100))
+    assert dense(sequence_NL, torch.rand(8, 60), torch.rand(8, 60)).shape == (8,)
