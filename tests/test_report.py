@@ -412,3 +412,15 @@ def test_a_reference_is_no_run_of_its_own(run: Path) -> None:
     with pytest.raises(InputError, match=r"references/constant/config\.yaml: no such file"):
         find_runs(str(run / "references" / "constant"))
     assert find_runs([str(run.parent), str(run)]) == [run]
+
+
+def test_two_ceilings_have_no_predictions_either(copy: Path) -> None:
+    other = copy.parent / "other"
+    shutil.copytree(copy, other)
+    path = other / "references" / "ceiling" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics[HEADLINE]["mae_ci95"] = [0.0, 1.0]  # as from another seed of the bootstrap
+    path.write_text(json.dumps(metrics))
+    (found,) = gather([str(copy), str(other)])
+    ceilings = [model.label for model in found.test_set.models if model.folder.name == "ceiling"]
+    assert len(ceilings) == 2 and not set(ceilings) & set(found.cells)

@@ -168,7 +168,7 @@ def read_predictions(model: Tested, view: str) -> anndata.AnnData | None:
         If the file is missing or broken.
     """
     path = model.folder / f"predictions_{view}.h5ad"
-    if not path.is_file() and model.label == CEILING:
+    if not path.is_file() and model.folder.name == CEILING:
         return None
     remedy = "test the run's checkpoint again with methyl_lightning.evaluate"
     if not path.is_file():
