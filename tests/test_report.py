@@ -420,7 +420,13 @@ def test_two_ceilings_have_no_predictions_either(copy: Path) -> None:
     path = other / "references" / "ceiling" / "metrics.json"
     metrics = json.loads(path.read_text())
     metrics[HEADLINE]["mae_ci95"] = [0.0, 1.0]  # as from another seed of the bootstrap
+    for key in ("pearson", "pearson_ci95", "pearson_ci95_cpgs"):
+        del metrics[HEADLINE][key]  # as from an older version
     path.write_text(json.dumps(metrics))
     (found,) = gather([str(copy), str(other)])
     ceilings = [model.label for model in found.test_set.models if model.folder.name == "ceiling"]
     assert len(ceilings) == 2 and not set(ceilings) & set(found.cells)
+    page = copy.parent / "both.html"
+    write_report([str(copy), str(other)], page)
+    shown = [cells for view, cells in Page(page).rows if view == HEADLINE and cells[0].strip() in ceilings]
+    assert [cells[4].strip() == "–" for cells in shown] == [False, True]

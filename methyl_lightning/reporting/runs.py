@@ -277,14 +277,16 @@ def results(test_set: TestSet) -> pd.DataFrame:
     """
     rows = []
     for view in reversed(TEST_VIEWS):
+        # of all models, as a run of an older version may lack a metric
+        keys = dict.fromkeys(key for model in test_set.models for key in model.metrics[view])
         for model in test_set.models:
             values = model.metrics[view]
             sizes = {key: values[key] for key in ("n_cpgs", "n_samples", "n_pairs")}
-            for key in [key for key in values if f"{key}_ci95" in values]:
-                low, high = values[f"{key}_ci95"] or (None, None)
+            for key in [key for key in keys if f"{key}_ci95" in keys]:
+                low, high = values.get(f"{key}_ci95") or (None, None)
                 low_cpgs, high_cpgs = values.get(f"{key}_ci95_cpgs") or (None, None)
                 bounds = {"low": low, "high": high, "low_cpgs": low_cpgs, "high_cpgs": high_cpgs}
                 first = {"test_set": test_set.name, "view": view, "model": model.label, "own": model.own}
-                rows.append(first | sizes | {"metric": key, "value": values[key]} | bounds)
+                rows.append(first | sizes | {"metric": key, "value": values.get(key)} | bounds)
     numbers = ["value", "low", "high", "low_cpgs", "high_cpgs"]
     return pd.DataFrame(rows).astype(dict.fromkeys(numbers, float))
