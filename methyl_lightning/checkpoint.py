@@ -1,10 +1,8 @@
 """Checkpoints as prediction uses them: loaded without the store, completed after testing, exported and read back."""
 
 import json
-import shutil
 from pathlib import Path
 from pickle import UnpicklingError
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -12,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from methyl_lightning import __version__
+from methyl_lightning.files import scratch_folder
 from methyl_lightning.module import CHECKPOINT_FORMAT, MethylationModule
 from methyl_lightning.store import InputError, replacing
 
@@ -54,14 +53,13 @@ def export_folder(path: str | Path, folder: str | Path) -> None:
     content, folder = _read_file(Path(path)), Path(folder)
     if folder.exists():
         raise InputError(f"{folder}: exists already; name a new folder to export into")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     tensors = {f"{part}.{name}": value for part in (RECORD, STATE) for name, value in content[part].items()}
     words = {"hyper_parameters": dict(content["hyper_parameters"]), **content["methyl_lightning"]}
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+    with scratch_folder(folder, "checkpoint") as temporary:
         # a file holds each tensor once and in order
-        save_file({name: value.clone().contiguous() for name, value in tensors.items()}, Path(temporary, WEIGHTS))
-        Path(temporary, CARD).write_text(json.dumps(words, indent=1))
-        shutil.copytree(temporary, folder)
+        save_file({name: value.clone().contiguous() for name, value in tensors.items()}, temporary / WEIGHTS)
+        (temporary / CARD).write_text(json.dumps(words, indent=1))
+        temporary.rename(folder)
 
 
 def _check_format(path: Path, own: dict[str, Any]) -> None:

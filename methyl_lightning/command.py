@@ -63,6 +63,9 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(guarded)()
     except (HydraException, OmegaConfBaseException) as error:
         _exit(error)
+    except BrokenPipeError:  # whoever read the output, ``head`` for one, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def _exit(error: Exception) -> None:

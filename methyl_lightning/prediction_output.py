@@ -4,11 +4,9 @@ Legend: C CpGs, S samples, R groups.
 """
 
 import re
-import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import anndata
@@ -19,6 +17,7 @@ import pyarrow
 import pyarrow.parquet
 
 from methyl_lightning.conformal import interval
+from methyl_lightning.files import scratch_folder
 from methyl_lightning.prediction import Prepared, prepared
 from methyl_lightning.store import UNKNOWN_POSITION, InputError, replacing
 
@@ -140,12 +139,12 @@ class GroupMeans:
         """Write ``means.tsv`` and, of CpGs with a position, one bedGraph file a group, into a new folder."""
         mean_RC = self.sum_RC / self.count_R[:, None]
         place = self.var[["chrom", "position"]].astype({"chrom": str})
-        with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        with scratch_folder(folder, "means") as temporary:
             means = pd.DataFrame(mean_RC.T, index=self.var.index, columns=self.names)
             means.insert(0, "end", place["position"] + 1)
             means.insert(0, "start", place["position"])
             means.insert(0, "chrom", place["chrom"])
-            means.round(6).to_csv(Path(temporary, "means.tsv"), sep="\t", index_label="cpg")
+            means.round(6).to_csv(temporary / "means.tsv", sep="\t", index_label="cpg")
             placed = means[means["start"] != UNKNOWN_POSITION]
             # one line a place, in the order of bedGraphToBigWig (LC_COLLATE=C)
             placed = placed.groupby(["chrom", "start", "end"], sort=True).mean().round(6).reset_index()
@@ -156,8 +155,8 @@ class GroupMeans:
                     file += "_"
                 used.add(file)
                 columns = placed[["chrom", "start", "end", name]]
-                columns.to_csv(Path(temporary, f"{file}.bedGraph"), sep="\t", index=False, header=False)
-            shutil.copytree(temporary, folder)
+                columns.to_csv(temporary / f"{file}.bedGraph", sep="\t", index=False, header=False)
+            temporary.rename(folder)
 
 
 def _file_name(name: str) -> str:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import anndata
@@ -422,3 +424,9 @@ def test_a_process_ends_with_one_line_and_a_status(tmp_path: Path) -> None:
     assert_refused(result, "window=41: must be even")
     assert result.status == 2
     assert files(tmp_path) == set()
+
+
+def test_a_reader_that_stops_early_is_no_error(elsewhere: Path) -> None:
+    shown = f"{sys.executable} -m methyl_lightning.prepare check=stores/simulated.h5 | head -n 1"
+    done = subprocess.run(["bash", "-c", shown], cwd=elsewhere, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr and done.stdout.startswith("stores/simulated.h5")
