@@ -3,9 +3,11 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from methyl_lightning.networks.levy_jurgenson import LevyJurgenson
 from methyl_lightning.networks.products import WideLinear, grid_product, times_transposed
+from methyl_lightning.networks.sequence import SequenceConvolution
 from tests.test_networks import N_GENES, WINDOW, features
 
 
@@ -34,6 +36,37 @@ def test_product_takes_any_layout() -> None:
     left, right = torch.randn(70, 40).T, torch.randn(70, 30).T
     close(times_transposed(left, right), left.double() @ right.double().T, 1e-6)
     close(times_transposed(left[:, 3:9], right[:, 3:9]), left[:, 3:9].double() @ right[:, 3:9].double().T, 1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
+def test_convolution_is_that_of_plain_layers(
+    dtype: torch.dtype, tolerance: float, training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("methyl_lightning.networks.products.TILE_BYTES", 5 * 43 * (64 + 56) * dtype.itemsize)
+    torch.manual_seed(0)
+    fused = SequenceConvolution(43).to(dtype).train(training)
+    convolution = nn.Conv1d(5, 64, 11, padding=5).double()
+    normalisation = nn.BatchNorm1d(64).double().train(training)
+    nn.init.uniform_(normalisation.weight, 0.5, 2)
+    for name in ("bias", "running_mean"):
+        nn.init.normal_(getattr(normalisation, name))
+    convolution.load_state_dict(fused.convolution.state_dict())
+    fused.normalisation.load_state_dict(normalisation.state_dict())
+    sequence_CL, target_CN = torch.randint(0, 5, (13, 43), dtype=torch.uint8), torch.randn(13, 256, dtype=dtype)
+    one_hot_CAL = functional.one_hot(sequence_CL.long(), 5).transpose(1, 2).double()
+    expected_CN = functional.avg_pool1d(functional.elu(normalisation(convolution(one_hot_CAL))), 10).flatten(1)
+    actual_CN = fused(sequence_CL)
+    close(actual_CN, expected_CN, tolerance)
+    (actual_CN * target_CN).sum().backward()
+    (expected_CN * target_CN).sum().backward()
+    for actual, expected in ((fused.convolution, convolution), (fused.normalisation, normalisation)):
+        assert actual.weight.grad is not None and expected.weight.grad is not None
+        close(actual.weight.grad, expected.weight.grad, tolerance)
+        if actual is fused.normalisation or not training:  # the bias before a batch normalisation has no effect
+            close(actual.bias.grad, expected.bias.grad, tolerance)  # type: ignore[arg-type]
+    for name in ("running_mean", "running_var"):
+        close(getattr(fused.normalisation, name), getattr(normalisation, name), tolerance)
 
 
 @pytest.mark.parametrize("n_parts", [1, 2])

@@ -10,9 +10,8 @@ from methyl_lightning.networks.contract import (
     CpgFeatures,
     MethylationNetwork,
     TrainingView,
-    motif_branch,
-    on_known,
 )
+from methyl_lightning.networks.sequence import motif_branch, on_known
 
 
 class Rows(NamedTuple):

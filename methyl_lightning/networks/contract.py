@@ -1,17 +1,14 @@
 """The two-tower contract: CpGs are encoded once, samples are encoded once, and a combiner fills the grid.
 
-Legend: C CpGs, S samples, G genes, L bases, A alphabet (ACGTN), K units, N pairs or (CpG, gene) entries.
+Legend: C CpGs, S samples, G genes, L bases, K units, N pairs or (CpG, gene) entries.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-ALPHABET_SIZE = 5
 
 
 class CpgFeatures(NamedTuple):
@@ -124,16 +121,22 @@ class RowBatchNorm1d(nn.BatchNorm1d):
         if not self.training:
             return super().forward(input)
         assert self.running_mean is not None and self.running_var is not None
-        assert self.num_batches_tracked is not None and self.momentum is not None
         mean_K, variance_K = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
         output = functional.batch_norm(input, mean_K, variance_K, self.weight, self.bias, True, 1.0, self.eps)
+        # batch_norm gave the unbiased variance of the n unique rows
         n = input.numel() // input.shape[1]
-        pairs = n * self.repeats
-        with torch.no_grad():
-            self.running_mean.lerp_(mean_K, self.momentum)
-            self.running_var.lerp_(variance_K * ((n - 1) / n * pairs / (pairs - 1)), self.momentum)
-            self.num_batches_tracked.add_(1)
+        self.track(mean_K, variance_K * ((n - 1) / n), n)
         return output
+
+    @torch.no_grad()
+    def track(self, mean_K: Tensor, variance_K: Tensor, n: int) -> None:
+        """Take mean and biased variance of n unique rows into the running statistics."""
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        pairs = n * self.repeats
+        self.running_mean.lerp_(mean_K, self.momentum)
+        self.running_var.lerp_(variance_K * (pairs / (pairs - 1)), self.momentum)
+        self.num_batches_tracked.add_(1)
 
 
 class repeated_rows:  # noqa: N801 - used as a with statement
@@ -150,75 +153,3 @@ class repeated_rows:  # noqa: N801 - used as a with statement
     def __exit__(self, *error: object) -> None:
         for layer in self.layers:
             layer.repeats = 1
-
-
-class Dense(nn.Sequential):
-    """Linear → batch normalisation → ELU, on [n, in]."""
-
-    def __init__(self, n_in: int, n_out: int):
-        super().__init__(nn.Linear(n_in, n_out), RowBatchNorm1d(n_out), nn.ELU())
-
-
-class SequenceConvolution(nn.Module):
-    """Sequence [C, L] → one-hot → 64 filters of width 11 → batch normalisation → ELU → average pool 10/10 → flat.
-
-    Parameters
-    ----------
-    window
-        Number of bases L, at least 10.
-    """
-
-    N_FILTERS, WIDTH, POOL = 64, 11, 10
-
-    def __init__(self, window: int):
-        super().__init__()
-        if window < self.POOL:
-            raise ValueError(f"window={window}: must be at least {self.POOL} bases, the width of a pool")
-        self.convolution = nn.Conv1d(ALPHABET_SIZE, self.N_FILTERS, self.WIDTH, padding=self.WIDTH // 2)
-        self.normalisation = RowBatchNorm1d(self.N_FILTERS)
-        self.activation = nn.ELU()
-        self.pool = nn.AvgPool1d(self.POOL)
-        self.n_out = self.N_FILTERS * (window // self.POOL)
-
-    def forward(self, sequence_CL: Tensor) -> Tensor:
-        """Return [C, 64 · (L // 10)]."""
-        letters_A = torch.arange(ALPHABET_SIZE, dtype=sequence_CL.dtype, device=sequence_CL.device)
-        one_hot_CAL = (sequence_CL[:, None, :] == letters_A[:, None]).to(self.convolution.weight.dtype)
-        features_CKL = self.activation(self.normalisation(self.convolution(one_hot_CAL)))
-        return self.pool(features_CKL).flatten(1)
-
-
-def on_known(branch: nn.Module, sequence_CL: Tensor, unknown: Tensor) -> Tensor:
-    """Run a sequence branch on the CpGs that have a sequence; rows of N alone get ``unknown``, and no gradient.
-
-    Without this, equal rows leave batch normalisation without variance, and evaluation blows up the lag of its mean.
-
-    Parameters
-    ----------
-    branch
-        From uint8 [C, L] to [C, K].
-    sequence_CL
-        Codes of ACGTN.
-    unknown
-        [K] or [1], the output for a CpG without a sequence.
-    """
-    known_C = (sequence_CL != ALPHABET_SIZE - 1).any(dim=1)
-    n_known = int(known_C.sum())
-    if n_known == len(known_C):
-        return branch(sequence_CL)
-    if n_known < (2 if branch.training else 1):  # one row has no variance to normalise by
-        return unknown.expand(len(known_C), -1)
-    known_RK = branch(sequence_CL[known_C])
-    output_CK = unknown.expand(len(known_C), known_RK.shape[1]).to(known_RK.dtype, copy=True)
-    return output_CK.index_put((known_C.nonzero().squeeze(1),), known_RK)
-
-
-def motif_branch(window: int, units: Iterable[int] = (50, 45, 40)) -> nn.Sequential:
-    """Sequence → convolution → fully connected 50 → 45 → 40."""
-    convolution = SequenceConvolution(window)
-    layers: list[nn.Module] = [convolution]
-    n_in = convolution.n_out
-    for n_out in units:
-        layers.append(Dense(n_in, n_out))
-        n_in = n_out
-    return nn.Sequential(*layers)

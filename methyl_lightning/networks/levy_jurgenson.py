@@ -16,11 +16,9 @@ from methyl_lightning.networks.contract import (
     CpgFeatures,
     MethylationNetwork,
     RowBatchNorm1d,
-    SequenceConvolution,
-    motif_branch,
-    on_known,
 )
 from methyl_lightning.networks.products import WideLinear, grid_product
+from methyl_lightning.networks.sequence import SequenceConvolution, motif_branch, on_known
 
 VARIANTS: tuple[int | str, ...] = (1, 2, 3, "port1")
 ABLATIONS = ("sequence", "expression", "distance_attention", "expression_attention", "sequence_attention", "far_genes")

@@ -94,9 +94,9 @@ class _GridProduct(torch.autograd.Function):
         output_CKS = factors[1].new_zeros(n_cpgs, n_units, n_samples)
         for genes in _gene_slices(factors[1]):
             part_SG = expression_SG[:, genes].to(operand).contiguous()
-            weights = [weight_KG[:, genes].contiguous() for weight_KG in factors[1::2]]
-            for rows in _cpg_slices(n_cpgs, weights[0]):
-                tile_CKG = _tile(rows, genes, factors[::2], weights).to(operand)
+            sliced = [factor[:, genes].to(operand).contiguous() for factor in factors]
+            for rows in _cpg_slices(n_cpgs, sliced[1]):
+                tile_CKG = _tile(rows, *sliced)
                 output_CKS[rows].view(-1, n_samples).add_(times_transposed(tile_CKG.flatten(0, 1), part_SG))
         return output_CKS
 
@@ -120,7 +120,7 @@ class _GridProduct(torch.autograd.Function):
                     d_attention_CG[rows, genes] = (tile_gradient_CKG * weight_KG).sum(1)
                     d_weight_KG[:, genes] += (tile_gradient_CKG * attention_CG[rows, None, genes]).sum(0)
                 if expression_gradient_SG is not None:
-                    tile_CKG = _tile(rows, genes, factors[::2], weights).to(ctx.operand)
+                    tile_CKG = _tile(rows, *(factor[:, genes] for factor in factors)).to(ctx.operand)
                     expression_gradient_SG[:, genes] += flat_gradient.T @ tile_CKG.flatten(0, 1)
         return (None, expression_gradient_SG, *gradients)
 
@@ -132,13 +132,17 @@ def _gene_slices(weight_KG: Tensor) -> list[slice]:
 
 
 def _cpg_slices(n_cpgs: int, weight_KG: Tensor) -> list[slice]:
-    tile_bytes = TILE_BYTES if weight_KG.device.type == "cpu" else ACCELERATOR_TILE_BYTES
-    size = max(1, tile_bytes // (weight_KG.numel() * weight_KG.element_size()))
-    return [slice(start, min(start + size, n_cpgs)) for start in range(0, n_cpgs, size)]
+    return row_tiles(n_cpgs, weight_KG.numel() * weight_KG.element_size(), weight_KG.device)
 
 
-def _tile(rows: slice, genes: slice, attentions: Any, weights: list[Tensor]) -> Tensor:
-    tile_CKG = attentions[0][rows, None, genes] * weights[0]
-    for attention_CG, weight_KG in zip(attentions[1:], weights[1:], strict=True):
-        tile_CKG.addcmul_(attention_CG[rows, None, genes], weight_KG)
+def row_tiles(n_rows: int, row_bytes: int, device: torch.device) -> list[slice]:
+    """Cut rows into tiles: what is made of one stays in the processor's cache."""
+    size = max(1, (TILE_BYTES if device.type == "cpu" else ACCELERATOR_TILE_BYTES) // row_bytes)
+    return [slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
+
+
+def _tile(rows: slice, *factors: Tensor) -> Tensor:
+    tile_CKG = factors[0][rows, None] * factors[1]
+    for attention_CG, weight_KG in zip(factors[2::2], factors[3::2], strict=True):
+        tile_CKG.addcmul_(attention_CG[rows, None], weight_KG)
     return tile_CKG
