@@ -3,11 +3,9 @@
 Legend: C CpGs, S samples.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 import lightning as L
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor
 
 from methyl_lightning.datamodule import Block, GridBatch, GridDataModule, GridDataset
+from methyl_lightning.memory import free_bytes
 from methyl_lightning.module import MethylationModule
 
 Size = tuple[int, int]
@@ -147,14 +146,3 @@ def _trial(module: MethylationModule, batch: GridBatch, precision: Precision) ->
     kept = sum(size for pointer, size in saved.items() if pointer not in parameters)
     n_cpgs, n_samples = batch.beta_CS.shape
     return Trial((n_cpgs, n_samples), seconds, kept)
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that can still be taken on a device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

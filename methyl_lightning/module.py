@@ -4,6 +4,7 @@ Legend: C CpGs, S samples, G genes, N pairs.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -13,6 +14,7 @@ from torch import Tensor
 from methyl_lightning import __version__, metrics, networks
 from methyl_lightning.datamodule import GridBatch, GridDataModule, PairBatch
 from methyl_lightning.expression import SCALERS
+from methyl_lightning.memory import keep_freed_memory
 from methyl_lightning.training_record import TrainingRecord
 
 CHECKPOINT_FORMAT = 1  # raised whenever a former program could not read what is written
@@ -58,7 +60,8 @@ class MethylationModule(L.LightningModule):
         self.network = getattr(networks, network)(n_genes=n_genes, window=window, **settings)
         self.scaler = SCALERS[expression_scaling](n_genes)
         self.provenance: dict[str, Any] = {}
-        self.record: TrainingRecord | None = None
+        self._record: TrainingRecord | None = None
+        self._take_record: Callable[[], TrainingRecord] | None = None
         self.card: dict[str, Any] = {}
         self._validated: list[tuple[Tensor, Tensor]] = []
 
@@ -67,6 +70,8 @@ class MethylationModule(L.LightningModule):
         datamodule = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and isinstance(datamodule, GridDataModule):
             self.fit_statistics(datamodule)
+        if stage == "fit" and self.trainer.strategy.root_device.type == "cpu":
+            keep_freed_memory()
 
     def fit_statistics(self, datamodule: GridDataModule) -> None:
         """Fit on training data what is fitted without gradients, and note where the data came from."""
@@ -78,7 +83,17 @@ class MethylationModule(L.LightningModule):
             near = datamodule.store.distances.rows(datamodule.split.cpg["train"])
             self.network.fit_near_genes(torch.from_numpy(near.gene_N).long(), torch.from_numpy(near.bp_N))
         self.provenance = datamodule.provenance()
-        self.record = datamodule.training_record()
+        self._take_record = datamodule.training_record
+
+    @property
+    def record(self) -> TrainingRecord | None:
+        """What a checkpoint keeps of the training data, None before fit.
+
+        Taken when first asked for, at the first checkpoint: it reads all of the training view, which no step waits for.
+        """
+        if self._take_record is not None:
+            self._record, self._take_record = self._take_record(), None
+        return self._record
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add units, assembly and the origin of the data, the CpGs and genes, and what testing has told."""
@@ -96,7 +111,8 @@ class MethylationModule(L.LightningModule):
         own = checkpoint["methyl_lightning"]
         self.provenance, self.card = own["provenance"], own["card"]
         if own["tables"]:
-            self.record = TrainingRecord.restore(checkpoint["training_record"], own["tables"])
+            self._record = TrainingRecord.restore(checkpoint["training_record"], own["tables"])
+            self._take_record = None
 
     def forward(self, batch: GridBatch | PairBatch) -> Tensor:
         """Predict beta_hat [C, S], or [N] for single cells, from unscaled expression."""

@@ -18,7 +18,6 @@ from methyl_lightning.store import InputError, Store
 
 PARTS = ("train", "val", "test")
 CPG_SPLITS = ("random", "chromosome")
-ROWS_AT_ONCE = 4096
 TEST_VIEWS = ("test_cpg-train_sample", "train_cpg-test_sample", "test_cpg-test_sample")
 
 
@@ -74,16 +73,8 @@ def _chromosome_parts(
 
 def beta_variance(store: Store, cpg_C: np.ndarray, sample_S: np.ndarray) -> np.ndarray:
     """Measure the variance of each CpG over samples: float64 [C], NaN with fewer than two measured cells."""
-    variance_C = np.full(len(cpg_C), np.nan)
-    for first in range(0, len(cpg_C), ROWS_AT_ONCE):
-        rows = slice(first, first + ROWS_AT_ONCE)
-        beta_CS = store.beta(cpg_C[rows], sample_S).astype(np.float64)
-        known_CS = ~np.isnan(beta_CS)
-        count_C = known_CS.sum(axis=1)
-        mean_C = np.where(known_CS, beta_CS, 0).sum(axis=1) / np.maximum(count_C, 1)
-        square_C = np.square(np.where(known_CS, beta_CS - mean_C[:, None], 0)).sum(axis=1)
-        np.divide(square_C, count_C - 1, out=variance_C[rows], where=count_C > 1)
-    return variance_C
+    n_C, _, square_C = store.beta_moments(cpg_C, sample_S)
+    return np.divide(square_C, n_C - 1, out=np.full(len(cpg_C), np.nan), where=n_C > 1)
 
 
 def make_split(

@@ -27,6 +27,7 @@ BETA_STEP = 1e-4
 BETA_MISSING = 65535
 UNKNOWN_POSITION = -1
 BLOCK_BYTES = 2**25  # of rows in memory at once
+ROWS_AT_ONCE = 512  # whose statistics are taken together: a few megabytes, near the processor
 
 CPG_COLUMNS = {"id": str, "chrom": str, "position": np.int64, "island": str}
 GENE_COLUMNS = {"symbol": str, "id": str, "chrom": str, "start": np.int64, "end": np.int64, "strand": str}
@@ -312,25 +313,32 @@ class Store:
             group = file["distances"]
             return Distances(group["indptr"][:], group["gene"][:], group["bp"][:])
 
-    def _map(self, name: str) -> np.ndarray:
-        with h5py.File(self.path, "r") as file:
-            dataset = file[name]
-            offset, dtype, shape = dataset.id.get_offset(), dataset.dtype, dataset.shape
-        return np.memmap(self.path, mode="r", dtype=dtype, shape=shape, offset=offset)
-
     @cached_property
+    def _layout(self) -> dict[str, dict[str, Any]]:
+        with h5py.File(self.path, "r") as file:
+            matrices = {name: file[name] for name in ("cpgs/sequence", "expression", "beta")}
+            return {
+                name: {"offset": matrix.id.get_offset(), "dtype": matrix.dtype, "shape": matrix.shape}
+                for name, matrix in matrices.items()
+            }
+
+    def _map(self, name: str) -> np.ndarray:
+        # never kept: the pages that a reader touched stop counting as resident when its map goes
+        return np.memmap(self.path, mode="r", **self._layout[name])
+
+    @property
     def sequence_CL(self) -> np.ndarray:
-        """Uint8 [C, L], memory-mapped."""
+        """Uint8 [C, L], memory-mapped anew."""
         return self._map("cpgs/sequence")
 
-    @cached_property
+    @property
     def expression_SG(self) -> np.ndarray:
-        """Float32 [S, G], memory-mapped."""
+        """Float32 [S, G], memory-mapped anew."""
         return self._map("expression")
 
-    @cached_property
+    @property
     def beta_steps_CS(self) -> np.ndarray:
-        """Uint16 [C, S] in steps of 1e-4, 65535 missing, memory-mapped."""
+        """Uint16 [C, S] in steps of 1e-4, 65535 missing, memory-mapped anew."""
         return self._map("beta")
 
     def beta(self, cpg_C: np.ndarray, sample_S: np.ndarray) -> np.ndarray:
@@ -340,6 +348,23 @@ class Store:
     def beta_pairs(self, cpg_N: np.ndarray, sample_N: np.ndarray) -> np.ndarray:
         """Read float32 [N], the beta values of the cells (cpg_N[n], sample_N[n]), missing ones NaN."""
         return decode_beta(self.beta_steps_CS[cpg_N, sample_N])
+
+    def beta_moments(self, cpg_C: np.ndarray, sample_S: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Count, mean and sum of squared deviations of the measured cells of each CpG over samples: [C] each.
+
+        Exact but for the last division, as the sums are of whole steps; the mean of no cell is NaN.
+        """
+        n_C, mean_C, square_C = np.zeros(len(cpg_C), dtype=np.int64), np.full(len(cpg_C), np.nan), np.zeros(len(cpg_C))
+        for first in range(0, len(cpg_C), ROWS_AT_ONCE):
+            rows = slice(first, first + ROWS_AT_ONCE)
+            steps_CS = self.beta_steps_CS[cpg_C[rows]][:, sample_S]
+            measured_CS = steps_CS != BETA_MISSING
+            values_CS = np.where(measured_CS, steps_CS, 0).astype(np.float64)
+            n_C[rows], sum_C = measured_CS.sum(axis=1), values_CS.sum(axis=1)
+            np.divide(sum_C * BETA_STEP, n_C[rows], out=mean_C[rows], where=n_C[rows] > 0)
+            squares_C = np.einsum("cs,cs->c", values_CS, values_CS)
+            square_C[rows] = (squares_C - sum_C**2 / np.maximum(n_C[rows], 1)) * BETA_STEP**2
+        return n_C, mean_C, square_C
 
     @property
     def window(self) -> int:

@@ -14,7 +14,6 @@ from torch import Tensor
 from methyl_lightning.store import GENE_COLUMNS, Distances, Store
 
 QUANTILES = (np.arange(10) + 0.5) / 10  # each stands for a tenth of the samples
-ROWS = 2048  # CpGs whose beta values are read at once
 CPG_COLUMNS = ("id", "chrom", "position", "island", "training_mean", "training_deviation")
 
 
@@ -92,12 +91,9 @@ def is_log2(units: str) -> bool:
 def record_training(store: Store, cpg_C: np.ndarray, sample_S: np.ndarray) -> TrainingRecord:
     """Take the record of a store whose rows ``cpg_C`` × ``sample_S`` are the training view."""
     mean_C, deviation_C = (np.full(len(store.cpgs), np.nan, dtype=np.float32) for _ in range(2))
-    passing = Store(store.path)  # a map of its own: all of beta is touched here, and need not stay resident
-    for start in range(0, len(cpg_C), ROWS):
-        rows = cpg_C[start : start + ROWS]
-        beta_CS = np.ma.masked_invalid(passing.beta(rows, sample_S))
-        mean_C[rows] = beta_CS.mean(axis=1).filled(np.nan)
-        deviation_C[rows] = beta_CS.std(axis=1).filled(np.nan)
+    n_C, mean_C[cpg_C], square_C = store.beta_moments(cpg_C, sample_S)
+    np.divide(square_C, n_C, out=square_C, where=n_C > 0)
+    deviation_C[cpg_C] = np.where(n_C > 0, np.sqrt(square_C), np.nan)
     expression_SG = store.expression_SG[sample_S].astype(np.float64)
     linear_SG = np.exp2(expression_SG) - 1 if is_log2(store.attributes["units"]) else expression_SG
     return TrainingRecord(

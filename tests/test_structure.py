@@ -29,6 +29,7 @@ CONF = conf_folder()
 # a file may import what stands above it
 ORDER = [
     "files",
+    "memory",
     "store",
     "progress",
     "distances",
