@@ -21,7 +21,8 @@ Precision = Callable[[], AbstractContextManager]
 # in ascending order; fewer samples cost accuracy on a real cohort (experiments/benchmarks/README.md)
 CANDIDATES: tuple[Size, ...] = ((64, 256), (128, 256), (256, 256))
 SHARE = 0.75  # of the best pairs a second: what a larger block gains beyond is not worth its fewer steps
-REPEATS, ENOUGH_SECONDS = 3, 0.5
+REPEATS, ENOUGH_SECONDS, FIRST_CALL = 3, 0.5, (8, 8)
+IDLE_MACHINE = 0.9  # with less, other processes had the cores for a part of the time
 
 
 class Trial(NamedTuple):
@@ -30,6 +31,7 @@ class Trial(NamedTuple):
     block: Size
     seconds: float
     saved_bytes: int
+    busy: float  # share of the threads' time that they had a core
 
     @property
     def pairs_per_s(self) -> float:
@@ -56,7 +58,7 @@ class AutoBlock(L.Callback):
         print(explain(trials, datamodule.block), flush=True)
         chosen = next(trial for trial in trials if trial.block == datamodule.block)
         threads = torch.get_num_threads()
-        if pl_module.device.type == "cpu" and threads > 1:
+        if pl_module.device.type == "cpu" and threads > 1 and chosen.busy < IDLE_MACHINE:
             with _untouched(pl_module):
                 torch.set_num_threads(1)
                 alone = _trial(pl_module, _batch(pl_module, datamodule, chosen.block), precision)
@@ -97,9 +99,9 @@ def probe(module: MethylationModule, datamodule: GridDataModule, precision: Prec
                 growth = block[0] * block[1] / (trials[-1].block[0] * trials[-1].block[1])
                 if growth == 1 or 2 * growth * trials[-1].saved_bytes > room:
                     continue
-            batch = _batch(module, datamodule, block)
             if not trials:
-                _trial(module, batch, precision)  # what only a first call costs
+                _trial(module, _batch(module, datamodule, FIRST_CALL), precision)  # what only a first call costs
+            batch = _batch(module, datamodule, block)
             trials.append(_trial(module, batch, precision))
             for _ in range(REPEATS - 1):
                 if trials[-1].seconds < ENOUGH_SECONDS:
@@ -136,13 +138,14 @@ def _trial(module: MethylationModule, batch: GridBatch, precision: Precision) ->
         saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    start = time.perf_counter()
+    start, start_busy = time.perf_counter(), time.process_time()
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), precision():
         loss = (module(batch) - batch.beta_CS).nan_to_num().abs().mean()
     loss.backward()
     if module.device.type == "cuda":
         torch.cuda.synchronize(module.device)
     seconds = time.perf_counter() - start
+    busy = (time.process_time() - start_busy) / (seconds * torch.get_num_threads())
     kept = sum(size for pointer, size in saved.items() if pointer not in parameters)
     n_cpgs, n_samples = batch.beta_CS.shape
-    return Trial((n_cpgs, n_samples), seconds, kept)
+    return Trial((n_cpgs, n_samples), seconds, kept, busy)

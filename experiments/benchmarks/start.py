@@ -1,4 +1,7 @@
-"""Seconds from the start of Python to the end of the first training step, and peak memory, as one JSON line."""
+"""Seconds from the start of Python to the end of the first training step, and peak memory, as one JSON line.
+
+Arguments: store, block (auto or a number), and when the process was asked for.
+"""
 
 import json
 import resource
@@ -7,6 +10,7 @@ import time
 
 import lightning as L
 
+from methyl_lightning.auto_block import AutoBlock
 from methyl_lightning.datamodule import GridDataModule
 from methyl_lightning.module import MethylationModule
 
@@ -19,12 +23,12 @@ class FirstStep(L.Callback):
     seconds = 0.0
 
     def on_train_batch_end(self, *args: object) -> None:
-        """Stop the clock once; ``argv[2]`` is when the process was asked for."""
-        self.seconds = self.seconds or time.time() - float(sys.argv[2])
+        """Stop the clock once."""
+        self.seconds = self.seconds or time.time() - float(sys.argv[3])
 
 
 if __name__ == "__main__":
-    datamodule = GridDataModule(sys.argv[1], block=256)
+    datamodule = GridDataModule(sys.argv[1], block="auto" if sys.argv[2] == "auto" else int(sys.argv[2]))
     L.seed_everything(0, verbose=False)
     module = MethylationModule("LevyJurgenson", len(datamodule.store.genes), datamodule.store.window)
     first = FirstStep()
@@ -32,7 +36,7 @@ if __name__ == "__main__":
         accelerator="cpu",
         max_steps=STEPS,
         limit_val_batches=0,
-        callbacks=[first],
+        callbacks=[AutoBlock(), first],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -4,7 +4,7 @@ Legend: C CpGs, L bases, W width of a filter, P = 5·W + 1 entries of a one-hot 
 units, N patches, B pools of 10 bases.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -53,35 +53,45 @@ class SequenceConvolution(nn.Module):
         """Return [C, 64 · (L // 10)]."""
         normalisation, bias_K = self.normalisation, self.convolution.bias
         assert bias_K is not None and normalisation.running_mean is not None and normalisation.running_var is not None
+        # where operands are rounded, these products are not: what they cost is building patches and ELU
         with torch.autocast(sequence_CL.device.type, enabled=False):
             weight_KP = torch.cat([self.convolution.weight.transpose(1, 2).flatten(1), bias_K[:, None]], dim=1)
             mean_K, variance_K = normalisation.running_mean, normalisation.running_var
             if self.training:
-                mean_P, covariance_PP = patch_moments(sequence_CL, weight_KP)
+                mean_P, covariance_PP = patch_moments(sequence_CL, weight_KP.shape[1], bias_K.dtype)
                 mean_K, variance_K = weight_KP @ mean_P, ((weight_KP @ covariance_PP) * weight_KP).sum(1)
                 normalisation.track(mean_K, variance_K, sequence_CL.numel())
             scale_K = normalisation.weight * (variance_K + normalisation.eps).rsqrt()
             constant_KP = functional.pad((normalisation.bias - mean_K * scale_K)[:, None], (weight_KP.shape[1] - 1, 0))
-            return _PooledFilters.apply(sequence_CL, weight_KP * scale_K[:, None] + constant_KP).flatten(1)
+            folded_KP = weight_KP * scale_K[:, None] + constant_KP
+            return _PooledFilters.apply(sequence_CL, folded_KP).flatten(1)
 
 
-def patches(sequence_CL: Tensor, like_KP: Tensor, n_bases: int) -> Tensor:
-    """One-hot patches around the first ``n_bases`` bases of each sequence, zero beyond its ends, and a 1: [N, P]."""
-    width = like_KP.shape[1] // ALPHABET_SIZE
-    patch_CLP = like_KP.new_ones(len(sequence_CL), n_bases, like_KP.shape[1])
-    one_hot_CLA = functional.one_hot(sequence_CL.long(), ALPHABET_SIZE).to(like_KP.dtype)
-    padded_CLA = functional.pad(one_hot_CLA, (0, 0, width // 2, width // 2))
-    patch_CLP[:, :, :-1] = padded_CLA.flatten(1).unfold(1, width * ALPHABET_SIZE, ALPHABET_SIZE)[:, :n_bases]
-    return patch_CLP.flatten(0, 1)
+def patch_tiles(
+    sequence_CL: Tensor, n_bases: int, n_entries: int, dtype: torch.dtype
+) -> Iterator[tuple[slice, Tensor]]:
+    """One-hot patches around the first ``n_bases`` bases of each sequence, zero beyond its ends, and a 1.
+
+    Yields rows of ``sequence_CL`` and their patches [N, P]; the next tile overwrites them.
+    """
+    n_letters = n_entries - 1
+    letters_A = torch.arange(ALPHABET_SIZE, dtype=torch.uint8, device=sequence_CL.device)
+    margin = n_letters // ALPHABET_SIZE // 2
+    row_bytes = n_bases * (n_entries + SequenceConvolution.N_FILTERS) * dtype.itemsize
+    tiles = row_tiles(len(sequence_CL), row_bytes, sequence_CL.device)
+    patch_CLP = torch.ones(tiles[0].stop, n_bases, n_entries, dtype=dtype, device=sequence_CL.device)
+    for rows in tiles:
+        padded_CL = functional.pad(sequence_CL[rows], (margin, margin), value=ALPHABET_SIZE)  # which is no letter
+        one_hot_CLA = (padded_CL[:, :, None] == letters_A).flatten(1)
+        patch_CLP[: len(padded_CL), :, :-1] = one_hot_CLA.unfold(1, n_letters, ALPHABET_SIZE)[:, :n_bases]
+        yield rows, patch_CLP[: len(padded_CL)].flatten(0, 1)
 
 
 @torch.no_grad()
-def patch_moments(sequence_CL: Tensor, like_KP: Tensor) -> tuple[Tensor, Tensor]:
+def patch_moments(sequence_CL: Tensor, n_entries: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Mean [P] and covariance [P, P] (divided by N) of all patches; the sums before are of ones, and exact."""
-    n_bases = sequence_CL.shape[1]
-    sum_PP = like_KP.new_zeros(like_KP.shape[1], like_KP.shape[1])
-    for rows in _tiles(sequence_CL, like_KP):
-        patch_NP = patches(sequence_CL[rows], like_KP, n_bases)
+    sum_PP = torch.zeros(n_entries, n_entries, dtype=dtype, device=sequence_CL.device)
+    for _, patch_NP in patch_tiles(sequence_CL, sequence_CL.shape[1], n_entries, dtype):
         sum_PP += patch_NP.T @ patch_NP
     second_PP = sum_PP / sequence_CL.numel()
     mean_P = second_PP[-1]  # that of the products with the constant 1
@@ -94,34 +104,26 @@ class _PooledFilters(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, sequence_CL: Tensor, weight_KP: Tensor) -> Tensor:
         ctx.save_for_backward(sequence_CL, weight_KP)
-        n_pools = sequence_CL.shape[1] // POOL
-        output_CKB = weight_KP.new_empty(len(sequence_CL), len(weight_KP), n_pools)
-        for rows in _tiles(sequence_CL, weight_KP):
-            elu_NK = _filtered(patches(sequence_CL[rows], weight_KP, n_pools * POOL), weight_KP)
-            output_CKB[rows] = elu_NK.view(-1, n_pools, POOL, len(weight_KP)).mean(2).transpose(1, 2)
+        n_pools, (n_filters, n_entries) = sequence_CL.shape[1] // POOL, weight_KP.shape
+        output_CKB = weight_KP.new_empty(len(sequence_CL), n_filters, n_pools)
+        for rows, patch_NP in patch_tiles(sequence_CL, n_pools * POOL, n_entries, weight_KP.dtype):
+            elu_NK = functional.elu_(times_transposed(patch_NP, weight_KP))
+            output_CKB[rows] = elu_NK.view(-1, n_pools, POOL, n_filters).mean(2).transpose(1, 2)
         return output_CKB
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient_CKB: Tensor) -> tuple[Tensor | None, ...]:
         sequence_CL, weight_KP = ctx.saved_tensors
-        n_pools = sequence_CL.shape[1] // POOL
+        n_pools, (n_filters, n_entries) = sequence_CL.shape[1] // POOL, weight_KP.shape
+        gradient_CBK = gradient_CKB.transpose(1, 2) / POOL
         weight_gradient_KP = torch.zeros_like(weight_KP)
-        for rows in _tiles(sequence_CL, weight_KP):
-            patch_NP = patches(sequence_CL[rows], weight_KP, n_pools * POOL)
-            slope_NK = _filtered(patch_NP, weight_KP).clamp_(max=0).add_(1)  # of ELU, from its value
-            slope_NK.view(-1, n_pools, POOL, len(weight_KP)).mul_(gradient_CKB[rows].transpose(1, 2)[:, :, None] / POOL)
-            weight_gradient_KP += times_transposed(slope_NK.T, patch_NP.T)
+        for rows, patch_NP in patch_tiles(sequence_CL, n_pools * POOL, n_entries, weight_KP.dtype):
+            elu_NK = functional.elu_(times_transposed(patch_NP, weight_KP))
+            slope_NK = elu_NK.clamp_(max=0).add_(1)  # of ELU, from its value
+            slope_NK.view(-1, n_pools, POOL, n_filters).mul_(gradient_CBK[rows, :, None])
+            weight_gradient_KP += slope_NK.T @ patch_NP
         return None, weight_gradient_KP
-
-
-def _filtered(patch_NP: Tensor, weight_KP: Tensor) -> Tensor:
-    return functional.elu_(times_transposed(patch_NP, weight_KP))
-
-
-def _tiles(sequence_CL: Tensor, weight_KP: Tensor) -> list[slice]:
-    row_bytes = sequence_CL.shape[1] * sum(weight_KP.shape) * weight_KP.element_size()
-    return row_tiles(len(sequence_CL), row_bytes, weight_KP.device)
 
 
 def on_known(branch: nn.Module, sequence_CL: Tensor, unknown: Tensor) -> Tensor:
