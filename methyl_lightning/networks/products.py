@@ -109,19 +109,17 @@ class _GridProduct(torch.autograd.Function):
         gradient_CKS = gradient_CKS.to(ctx.operand)
         for genes in _gene_slices(factors[1]):
             part_GS = expression_SG[:, genes].to(ctx.operand).T.contiguous()
-            weights = [weight_KG[:, genes].contiguous() for weight_KG in factors[1::2]]
-            for rows in _cpg_slices(len(factors[0]), weights[0]):
+            sliced = [factor[:, genes].to(ctx.operand).contiguous() for factor in factors]
+            for rows in _cpg_slices(len(factors[0]), sliced[1]):
                 flat_gradient = gradient_CKS[rows].flatten(0, 1)
-                product = times_transposed(flat_gradient, part_GS).to(weights[0].dtype)
-                tile_gradient_CKG = product.view(-1, *weights[0].shape)
+                tile_gradient_CKG = times_transposed(flat_gradient, part_GS).view(-1, *sliced[1].shape)
                 for attention_CG, weight_KG, d_attention_CG, d_weight_KG in zip(
-                    factors[::2], weights, gradients[::2], gradients[1::2], strict=True
+                    sliced[::2], sliced[1::2], gradients[::2], gradients[1::2], strict=True
                 ):
                     d_attention_CG[rows, genes] = (tile_gradient_CKG * weight_KG).sum(1)
-                    d_weight_KG[:, genes] += (tile_gradient_CKG * attention_CG[rows, None, genes]).sum(0)
+                    d_weight_KG[:, genes] += (tile_gradient_CKG * attention_CG[rows, None]).sum(0)
                 if expression_gradient_SG is not None:
-                    tile_CKG = _tile(rows, *(factor[:, genes] for factor in factors)).to(ctx.operand)
-                    expression_gradient_SG[:, genes] += flat_gradient.T @ tile_CKG.flatten(0, 1)
+                    expression_gradient_SG[:, genes] += flat_gradient.T @ _tile(rows, *sliced).flatten(0, 1)
         return (None, expression_gradient_SG, *gradients)
 
 
