@@ -63,6 +63,12 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(guarded)()
     except (HydraException, OmegaConfBaseException) as error:
         _exit(error)
+    except ValueError as error:  # from Hydra, which says neither which group nor what to do
+        groups = [f"{folder.name}=null" for folder in conf_folder().iterdir() if folder.is_dir()]
+        given = [argument for argument in sys.argv[1:] if argument in groups]
+        if not given:
+            raise
+        _exit(InputError(f"{given[0]}: not an option of this group; --help lists them ({error})"))
     except BrokenPipeError:  # whoever read the output, ``head`` for one, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

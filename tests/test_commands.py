@@ -302,6 +302,7 @@ def test_help_shows_groups_and_settings(tmp_path: Path, name: str, words: list[s
         (["model=nonsense"], ["'model/nonsense'", "levy_jurgenson"]),
         (["+experiment=nonsense"], ["'experiment/nonsense'", "reproduce"]),
         (["data=nonsense"], ["'data/nonsense'", "tcga_xena"]),
+        (["logger=null"], ["logger=null: not an option of this group", "--help"]),
         (["model.variant=7"], ["variant=7: must be one of (1, 2, 3, 'port1')"]),
         (["model.learning_rate=-1"], ["learning_rate=-1: must be positive"]),
         (["+model.nonsense=1"], ["nonsense"]),

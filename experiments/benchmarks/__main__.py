@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -22,6 +21,7 @@ import torch
 
 from experiments.benchmarks.dense_pairs import DensePairs
 from experiments.benchmarks.full_store import write_random_store
+from experiments.benchmarks.timing import alternate
 from methyl_lightning.datamodule import Block, GridBatch, GridDataset, PairBatch
 from methyl_lightning.distances import distance_weights
 from methyl_lightning.memory import keep_freed_memory
@@ -34,24 +34,6 @@ FOLDER = Path(__file__).parent
 BLOCK, PAIRS, PREDICTED_CPGS, GEMM = 256, 512, 1024, 2048
 SCALING_GENES, SCALING = 4_499, (1, 2, 4)
 K = LevyJurgenson.CONNECTED[0]
-
-
-def seconds(task: Callable[[], object]) -> float:
-    """Time one call by the wall clock."""
-    start = time.perf_counter()
-    task()
-    return time.perf_counter() - start
-
-
-def alternate(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Run all tasks in turn, a first round unmeasured, and give the median seconds of each."""
-    measured: dict[str, list[float]] = {name: [] for name in tasks}
-    for measure in [False] + rounds * [True]:
-        for name, task in tasks.items():
-            taken = seconds(task)
-            if measure:
-                measured[name].append(taken)
-    return {name: median(values) for name, values in measured.items()}
 
 
 def training_step(
