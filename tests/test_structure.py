@@ -74,7 +74,6 @@ ORDER = [
     "prediction",
     "prediction_output",
     "dilution",
-    "interpret",
     "check",
     "check_figure",
     "figures",
