@@ -6,6 +6,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -16,6 +17,17 @@ from methyl_lightning.store import InputError, replacing
 
 WEIGHTS, CARD = "model.safetensors", "card.json"  # of an exported folder
 RECORD, STATE = "training_record", "state_dict"
+
+
+class StreamedCheckpoints(TorchCheckpointIO):
+    """Writes a trainer's checkpoints straight into their file; Lightning's own way holds all bytes in memory first."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write a file that takes the place of a former one only when it is whole."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path, "checkpoint") as temporary:
+            torch.save(checkpoint, temporary)
 
 
 def load_checkpoint(path: str | Path) -> MethylationModule:
@@ -76,7 +88,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; training writes best.ckpt into its run folder")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         own = content["methyl_lightning"]
     except (RuntimeError, EOFError, OSError, UnpicklingError, KeyError, TypeError) as error:
         raise InputError(f"{path}: truncated or not a checkpoint; take another one of the run") from error

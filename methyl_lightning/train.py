@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from methyl_lightning.auto_block import AutoBlock
 from methyl_lightning.card import calibrate_module, coverage_line, make_card
-from methyl_lightning.checkpoint import complete_checkpoint
+from methyl_lightning.checkpoint import StreamedCheckpoints, complete_checkpoint, load_checkpoint
 from methyl_lightning.command import ensure_store, run_command
 from methyl_lightning.comparisons import compare_references, comparison_lines
 from methyl_lightning.datamodule import GridDataModule
@@ -154,6 +154,7 @@ def fit_and_test(
         callbacks=[checkpoints, latest, stopping, AutoBlock(), StepProgress(label)],
         logger=[CSVLogger(folder, "log", str(len(list(folder.glob("log/*"))))), *loggers],
         default_root_dir=str(folder),
+        plugins=[StreamedCheckpoints()],
         _convert_="all",
     )
     start = time.perf_counter()
@@ -170,7 +171,9 @@ def fit_and_test(
             f"trainer.val_check_interval={cfg.trainer.val_check_interval}: training ended at step "
             f"{trainer.global_step}, before its first validation; lower it, or raise trainer.max_steps"
         )
-    best = MethylationModule.load_from_checkpoint(checkpoints.best_model_path, map_location="cpu", weights_only=True)
+    module.zero_grad()  # gradients and moments are three times the weights, and testing needs neither
+    trainer.strategy.optimizers = []
+    best = load_checkpoint(checkpoints.best_model_path)
     best.trainer = trainer
     evaluate_model(
         best.to(trainer.strategy.root_device),  # after fit the module itself is back on the CPU

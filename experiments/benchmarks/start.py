@@ -1,5 +1,7 @@
 """Seconds from the start of Python to the end of the first training step, and peak memory, as one JSON line.
 
+The peak is that of training and of writing a checkpoint.
+
 Arguments: store, block (auto or a number), and when the process was asked for.
 """
 
@@ -7,10 +9,13 @@ import json
 import resource
 import sys
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import lightning as L
 
 from methyl_lightning.auto_block import AutoBlock
+from methyl_lightning.checkpoint import StreamedCheckpoints
 from methyl_lightning.datamodule import GridDataModule
 from methyl_lightning.module import MethylationModule
 
@@ -32,7 +37,7 @@ if __name__ == "__main__":
     L.seed_everything(0, verbose=False)
     module = MethylationModule("LevyJurgenson", len(datamodule.store.genes), datamodule.store.window)
     first = FirstStep()
-    L.Trainer(
+    trainer = L.Trainer(
         accelerator="cpu",
         max_steps=STEPS,
         limit_val_batches=0,
@@ -42,7 +47,11 @@ if __name__ == "__main__":
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-    ).fit(module, datamodule)
+        plugins=[StreamedCheckpoints()],
+    )
+    trainer.fit(module, datamodule)
+    with TemporaryDirectory() as folder:
+        trainer.save_checkpoint(Path(folder) / "last.ckpt")
     n_parameters = sum(parameter.numel() for parameter in module.parameters())
     peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(json.dumps({"start_seconds": first.seconds, "peak_rss_gb": peak_gb, "n_parameters": n_parameters}))
