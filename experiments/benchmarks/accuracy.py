@@ -82,14 +82,14 @@ def run(store: str, settings: dict[str, Any], budget: float, points: int) -> pd.
 
 def draw(runs: pd.DataFrame, path: Path) -> None:
     """Draw both scores against seconds, one line a setting, told apart in grey by their marks."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
     for (setting, rows), marker in zip(runs.groupby("setting", sort=False), "os^Dv", strict=False):
         for ax, score in zip(axes, ("mae", "spearman"), strict=True):
             ax.plot(rows["seconds"], rows[score], marker=marker, markersize=3, linewidth=1.2, label=setting)
     for ax, label in zip(axes, ("validation MAE (beta)", "validation Spearman, pooled"), strict=True):
         ax.set(xlabel="training, seconds of one core", ylabel=label)
         ax.spines[["top", "right"]].set_visible(False)
-    axes[1].legend(frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(SETTINGS), frameon=False)
     figure.savefig(path, dpi=150)
 
 
