@@ -71,7 +71,7 @@ def coverage_line(card: dict[str, Any]) -> str:
 
 def describe(module: MethylationModule) -> str:
     """Write the card: network, data, metrics with intervals, coverage, limits of use."""
-    data, record = module.provenance, module.record
+    data, record = module.provenance, module.training_record()
     settings = {name: value for name, value in module.hparams.items() if name != "network"}
     lines = [
         f"network     {module.hparams['network']} ({', '.join(f'{name}={value}' for name, value in settings.items())})",

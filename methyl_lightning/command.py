@@ -65,7 +65,7 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
         _exit(error)
     except ValueError as error:  # from Hydra, which says neither which group nor what to do
         groups = [f"{folder.name}=null" for folder in conf_folder().iterdir() if folder.is_dir()]
-        given = [argument for argument in sys.argv[1:] if argument in groups]
+        given = [argument for argument in sys.argv[1:] if argument.lstrip("+") in groups]
         if not given:
             raise
         _exit(InputError(f"{given[0]}: not an option of this group; --help lists them ({error})"))

@@ -18,7 +18,6 @@ from methyl_lightning.expression import check_dilution, dilute
 from methyl_lightning.networks.contract import CpgFeatures, TrainingView
 from methyl_lightning.splits import load_split, make_split
 from methyl_lightning.store import InputError, Store
-from methyl_lightning.training_record import TrainingRecord, record_training
 
 SAMPLINGS = ("grid", "pairs")
 TRAINING_VIEW_CELLS = 50_000_000
@@ -314,10 +313,6 @@ class GridDataModule(L.LightningDataModule):
         cpg_C = np.sort(np.random.default_rng([self.seed, 3]).permutation(cpg_C)[:n_cpgs])
         beta_CS = torch.from_numpy(self.store.beta(cpg_C, sample_S))
         return TrainingView(read_cpgs(self.store, cpg_C), read_expression(self.store, sample_S), beta_CS)
-
-    def training_record(self) -> TrainingRecord:
-        """Take what a checkpoint keeps of the data: CpGs, genes, and statistics of the training view alone."""
-        return record_training(self.store, *self.split.view("train_cpg-train_sample"))
 
     def provenance(self) -> dict[str, Any]:
         """Tell what a checkpoint must say of its data: plain JSON values."""

@@ -5,6 +5,7 @@ Legend: C CpGs, S samples, G genes, N pairs.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -15,7 +16,7 @@ from methyl_lightning import __version__, metrics, networks
 from methyl_lightning.datamodule import GridBatch, GridDataModule, PairBatch
 from methyl_lightning.expression import SCALERS
 from methyl_lightning.memory import keep_freed_memory
-from methyl_lightning.training_record import TrainingRecord
+from methyl_lightning.training_record import TrainingRecord, record_training
 
 CHECKPOINT_FORMAT = 1  # raised whenever a former program could not read what is written
 
@@ -83,11 +84,11 @@ class MethylationModule(L.LightningModule):
             near = datamodule.store.distances.rows(datamodule.split.cpg["train"])
             self.network.fit_near_genes(torch.from_numpy(near.gene_N).long(), torch.from_numpy(near.bp_N))
         self.provenance = datamodule.provenance()
-        self._take_record = datamodule.training_record
+        rows = datamodule.split.view("train_cpg-train_sample")
+        self._take_record = partial(record_training, datamodule.store, *rows)
 
-    @property
-    def record(self) -> TrainingRecord | None:
-        """What a checkpoint keeps of the training data, None before fit.
+    def training_record(self) -> TrainingRecord | None:
+        """Return what a checkpoint keeps of the training data, None before fit.
 
         Taken when first asked for, at the first checkpoint: it reads all of the training view, which no step waits for.
         """
@@ -97,14 +98,15 @@ class MethylationModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add units, assembly and the origin of the data, the CpGs and genes, and what testing has told."""
+        record = self.training_record()
         checkpoint["methyl_lightning"] = {
             "format": CHECKPOINT_FORMAT,
             "version": __version__,
             "provenance": self.provenance,
             "card": self.card,
-            "tables": self.record.tables() if self.record else {},
+            "tables": record.tables() if record else {},
         }
-        checkpoint["training_record"] = self.record.tensors() if self.record else {}
+        checkpoint["training_record"] = record.tensors() if record else {}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take them back."""

@@ -128,7 +128,7 @@ def prepared(
         if value not in allowed:
             raise InputError(f"{name}={value}: must be one of {', '.join(word for word in allowed if word)}")
     module = load_checkpoint(checkpoint)
-    record = module.record
+    record = module.training_record()
     if record is None:
         raise InputError(f"{checkpoint}: carries no training record; train again")
     module.to("cuda" if torch.cuda.is_available() else "cpu")

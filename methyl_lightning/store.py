@@ -9,11 +9,12 @@ Axis letters: C CpGs, S samples, G genes, L bases.
 
 import hashlib
 import json
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import h5py
 import numpy as np
@@ -314,8 +315,15 @@ class Store:
             return Distances(group["indptr"][:], group["gene"][:], group["bp"][:])
 
     @cached_property
+    def _file(self) -> BinaryIO:
+        # kept open: whoever prepares the store again puts another file under its name
+        file = self.path.open("rb")
+        weakref.finalize(self, file.close)
+        return file
+
+    @cached_property
     def _layout(self) -> dict[str, dict[str, Any]]:
-        with h5py.File(self.path, "r") as file:
+        with h5py.File(self._file, "r") as file:
             matrices = {name: file[name] for name in ("cpgs/sequence", "expression", "beta")}
             return {
                 name: {"offset": matrix.id.get_offset(), "dtype": matrix.dtype, "shape": matrix.shape}
@@ -324,7 +332,7 @@ class Store:
 
     def _map(self, name: str) -> np.ndarray:
         # never kept: the pages that a reader touched stop counting as resident when its map goes
-        return np.memmap(self.path, mode="r", **self._layout[name])
+        return np.memmap(self._file, mode="r", **self._layout[name])
 
     @property
     def sequence_CL(self) -> np.ndarray:

@@ -52,6 +52,8 @@ def train(cfg: DictConfig) -> None:
             raise InputError(f"{name}={cfg[name]}: must be a whole number of at least {least}")
     if not cfg.trainer.val_check_interval > 0:
         raise InputError(f"trainer.val_check_interval={cfg.trainer.val_check_interval}: must be above 0")
+    if cfg.trainer.get("sync_batchnorm"):
+        raise InputError("trainer.sync_batchnorm=true: statistics are those of each process's own block; leave it out")
     if cfg.ckpt_path and not is_zipfile(cfg.ckpt_path):  # what torch writes is a zip file, complete only with its end
         raise InputError(
             f"{cfg.ckpt_path}: no such checkpoint, or truncated; training writes last.ckpt into its folder"

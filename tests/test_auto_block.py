@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from methyl_lightning import auto_block
 from methyl_lightning.auto_block import AutoBlock, Trial, choose, explain, probe
-from methyl_lightning.datamodule import BLOCK, GridDataModule
+from methyl_lightning.datamodule import BLOCK, GridBatch, GridDataModule
 from methyl_lightning.module import MethylationModule
 from tests.conftest import SMALL as SMALL_RUN
 from tests.conftest import command
@@ -58,6 +58,31 @@ def test_probe_leaves_the_module_as_it_was(store_path: Path, monkeypatch: pytest
     taken = sum(3 * parameter.nbytes for parameter in module.parameters())
     monkeypatch.setattr(auto_block, "free_bytes", lambda device: taken + 5 * trials[0].saved_bytes)
     assert [trial.block for trial in probe(module, datamodule, precision)] == [(8, 8), (16, 8)]
+
+
+@pytest.mark.parametrize(("busy", "told"), [(0.5, True), (1.0, False)])
+def test_one_thread_is_tried_where_others_use_the_cores(
+    busy: float,
+    told: bool,
+    store_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def trial(module: MethylationModule, batch: GridBatch, precision: object) -> Trial:
+        n_cpgs, n_samples = batch.beta_CS.shape
+        return Trial((n_cpgs, n_samples), float(torch.get_num_threads()), 1, busy)
+
+    monkeypatch.setattr(auto_block, "_trial", trial)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        datamodule = GridDataModule(str(store_path), block="auto", val_cpgs=10, val_samples=4)
+        trainer(tmp_path, 1).fit(MethylationModule("LevyJurgenson", 40, 100), datamodule)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert ("2 threads take 2.00 s a step, one takes 1.00 s" in capsys.readouterr().out) == told
 
 
 @pytest.mark.filterwarnings("ignore:.*resuming from a checkpoint")

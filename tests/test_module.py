@@ -2,6 +2,7 @@
 
 import json
 import logging
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,20 @@ def test_training_lowers_the_loss(store: Store) -> None:
         logged = trainer.callback_metrics
         assert float(logged["val/mae"]) == pytest.approx(np.nanmean(np.abs(predicted - measured)), rel=1e-4)
         assert float(logged["val/spearman"]) == pytest.approx(spearman(measured, predicted), abs=1e-4)
+
+
+def test_statistics_of_the_training_view_wait_for_a_checkpoint(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    datamodule, module = GridDataModule(str(store.path), block=(48, 40)), build()
+    monkeypatch.setattr(Store, "beta_moments", None)
+    module.fit_statistics(datamodule)
+    monkeypatch.undo()
+    pickle.loads(pickle.dumps(module))
+    record = module.training_record()
+    assert record is not None and record is module.training_record()
+    mean_C = np.nanmean(store.beta(*datamodule.split.view("train_cpg-train_sample")), axis=1)
+    measured = record.cpgs["training_mean"].to_numpy()
+    np.testing.assert_allclose(measured[datamodule.split.cpg["train"]], mean_C, rtol=1e-5)
+    assert np.isnan(measured[datamodule.split.cpg["test"]]).all()
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ def test_missing_genes_have_the_training_mean(checkpoint: Path, cells: anndata.A
     kept = cells[:, 5:].copy()
     with prepared(checkpoint, kept, match="library") as ready:
         read_SG = ready.rows.read(slice(0, 7))
-        record = ready.module.record
+        record = ready.module.training_record()
         assert record is not None
         np.testing.assert_allclose(read_SG[:, :5], np.tile(record.mean_G[:5], (7, 1)))
         total = (np.exp2(read_SG[:, 5:].astype(np.float64)) - 1).sum(axis=1)

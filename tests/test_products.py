@@ -48,7 +48,8 @@ def test_convolution_is_that_of_plain_layers(
     fused = SequenceConvolution(43).to(dtype).train(training)
     convolution = nn.Conv1d(5, 64, 11, padding=5).double()
     normalisation = nn.BatchNorm1d(64).double().train(training)
-    nn.init.uniform_(normalisation.weight, 0.5, 2)
+    for name in ("weight", "running_var"):
+        nn.init.uniform_(getattr(normalisation, name), 0.5, 2)
     for name in ("bias", "running_mean"):
         nn.init.normal_(getattr(normalisation, name))
     convolution.load_state_dict(fused.convolution.state_dict())
@@ -67,6 +68,14 @@ def test_convolution_is_that_of_plain_layers(
             close(actual.bias.grad, expected.bias.grad, tolerance)  # type: ignore[arg-type]
     for name in ("running_mean", "running_var"):
         close(getattr(fused.normalisation, name), getattr(normalisation, name), tolerance)
+
+
+def test_convolution_counts_in_float32_where_weights_are_halves() -> None:
+    torch.manual_seed(0)
+    convolution, sequence_CL = SequenceConvolution(800), torch.randint(0, 4, (96, 800), dtype=torch.uint8)
+    expected_CN = convolution(sequence_CL)
+    close(convolution.half()(sequence_CL), expected_CN, 1e-2)
+    assert convolution.eval()(sequence_CL[:0]).shape == (0, 5120)
 
 
 @pytest.mark.parametrize("n_parts", [1, 2])

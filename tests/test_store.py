@@ -163,6 +163,19 @@ def test_values_out_of_range_are_named(tmp_path: Path, changes: dict[str, Any], 
     assert files(tmp_path) == set()
 
 
+def test_a_reader_keeps_the_store_that_it_opened(store_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / "store.h5"
+    shutil.copy(store_path, path)
+    reading, expected = Store(path), Store(store_path)
+    rows, columns = np.arange(5), np.arange(4)
+    assert reading.beta_steps_CS is not reading.beta_steps_CS  # pages of a former reader do not stay resident
+    other = tiny_store(tmp_path / "other.h5")
+    other.path.replace(path)
+    np.testing.assert_array_equal(reading.beta(rows, columns), expected.beta(rows, columns))
+    np.testing.assert_array_equal(reading.sequence_CL[rows], expected.sequence_CL[rows])
+    assert len(Store(path).cpgs) == 3
+
+
 def test_no_handle_crosses_a_process_border(store_path: Path) -> None:
     store = Store(store_path)
     rows, columns = np.arange(5), np.arange(3)

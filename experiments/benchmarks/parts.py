@@ -1,6 +1,6 @@
 """What each arrangement of the work gains, beside its plain form: ``python -m experiments.benchmarks.parts``.
 
-Legend: C CpGs, S samples, L bases, G genes, H hidden units, K units of the first connected layer, N numbers.
+Legend: C CpGs, S samples, L bases, G genes, K units of the first connected layer.
 """
 
 from collections.abc import Callable
@@ -83,7 +83,7 @@ def parts() -> dict[str, tuple[Task, Task]]:
 
 
 def steps() -> dict[str, tuple[float, float]]:
-    """Time a training step whose memory goes back to the system, and one whose memory stays."""
+    """Time training steps before and after memory is kept, which cannot be undone: not in alternation."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "store.h5"
         write_random_store(path, BLOCK, BLOCK, GENES)

@@ -92,7 +92,7 @@ def read_cpg_set(
     InputError
         If a CpG is unknown, its centre is not CG, or the genome is missing or of another assembly.
     """
-    record = module.record
+    record = module.training_record()
     assert record is not None
     window = int(module.hparams["window"])
     if isinstance(cpgs, pd.DataFrame):

@@ -64,7 +64,7 @@ class WideLinear(nn.Linear):
 def grid_product(expression_SG: Tensor, *factors: Tensor) -> Tensor:
     """Sum over genes and parts i: Σ_i Σ_g a_i[c, g] · w_i[k, g] · e[s, g] → [C, K, S].
 
-    Under autocast, operands are rounded to its type; a tile's sums and all else stay in that of the weights.
+    Under autocast, tiles and their gradients are of its type; sums over tiles stay in that of the weights.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def _cpg_slices(n_cpgs: int, weight_KG: Tensor) -> list[slice]:
 def row_tiles(n_rows: int, row_bytes: int, device: torch.device) -> list[slice]:
     """Cut rows into tiles: what is made of one stays in the processor's cache."""
     size = max(1, (TILE_BYTES if device.type == "cpu" else ACCELERATOR_TILE_BYTES) // row_bytes)
-    return [slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
+    return [slice(start, min(start + size, n_rows)) for start in range(0, max(n_rows, 1), size)]
 
 
 def _tile(rows: slice, *factors: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class SequenceConvolution(nn.Module):
 
     The output of a filter is linear in a patch of W bases, so its mean and variance over a batch follow from the mean
     and covariance of the patches, w·m and w·Σ·w. Batch normalisation thus becomes part of the weights before any
-    filter is applied, and what it normalises is never stored.
+    filter is applied, and what it normalises is never stored. Statistics are those of the rows of this process.
 
     Parameters
     ----------
@@ -90,12 +90,13 @@ def patch_tiles(
 @torch.no_grad()
 def patch_moments(sequence_CL: Tensor, n_entries: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Mean [P] and covariance [P, P] (divided by N) of all patches; the sums before are of ones, and exact."""
-    sum_PP = torch.zeros(n_entries, n_entries, dtype=dtype, device=sequence_CL.device)
-    for _, patch_NP in patch_tiles(sequence_CL, sequence_CL.shape[1], n_entries, dtype):
+    exact = torch.promote_types(dtype, torch.float32)  # half precision cannot count so far
+    sum_PP = torch.zeros(n_entries, n_entries, dtype=exact, device=sequence_CL.device)
+    for _, patch_NP in patch_tiles(sequence_CL, sequence_CL.shape[1], n_entries, exact):
         sum_PP += patch_NP.T @ patch_NP
     second_PP = sum_PP / sequence_CL.numel()
     mean_P = second_PP[-1]  # that of the products with the constant 1
-    return mean_P, second_PP - mean_P[:, None] * mean_P
+    return mean_P.to(dtype), (second_PP - mean_P[:, None] * mean_P).to(dtype)
 
 
 class _PooledFilters(torch.autograd.Function):
