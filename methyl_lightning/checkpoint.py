@@ -46,6 +46,18 @@ def load_checkpoint(path: str | Path) -> MethylationModule:
     return module.eval()
 
 
+def check_resumable(path: str | Path) -> None:
+    """Refuse a checkpoint that training cannot go on from.
+
+    Raises
+    ------
+    InputError
+        If there is none, it is damaged, or it holds no state of the optimiser, as best.ckpt.
+    """
+    if "optimizer_states" not in _read_file(Path(path)):
+        raise InputError(f"{path}: holds weights alone; training goes on from last.ckpt of the same folder")
+
+
 def complete_checkpoint(path: Path, card: dict[str, Any]) -> None:
     """Write what testing has told into a checkpoint; nothing else of it changes."""
     content = _read_file(path)

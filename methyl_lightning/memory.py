@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # mallopt(3)
+DEFAULTS = {M_TRIM_THRESHOLD: 128 * 1024, M_MMAP_MAX: 65_536}
 
 
 def free_bytes(device: torch.device) -> int:
@@ -29,7 +30,20 @@ def keep_freed_memory() -> None:
     The price is memory: a tensor does not always fit where one of its size has been, so the process may hold several
     times the largest ones (0.3 GB more at 220 million parameters), and what it holds is not free for others.
     """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, -1)
+    _set_malloc({M_TRIM_THRESHOLD: -1, M_MMAP_MAX: 0})
+
+
+def return_freed_memory() -> None:
+    """Give back what was kept, and keep no more."""
+    libc = _set_malloc(DEFAULTS)
+    if libc is not None:
+        libc.malloc_trim(0)
+
+
+def _set_malloc(options: dict[int, int]) -> ctypes.CDLL | None:
+    if platform.libc_ver()[0] != "glibc":
+        return None
+    libc = ctypes.CDLL(None)
+    for option, value in options.items():
+        libc.mallopt(option, value)
+    return libc

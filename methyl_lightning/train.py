@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from methyl_lightning.auto_block import AutoBlock
 from methyl_lightning.card import calibrate_module, coverage_line, make_card
-from methyl_lightning.checkpoint import StreamedCheckpoints, complete_checkpoint, load_checkpoint
+from methyl_lightning.checkpoint import StreamedCheckpoints, check_resumable, complete_checkpoint, load_checkpoint
 from methyl_lightning.command import ensure_store, run_command
 from methyl_lightning.comparisons import compare_references, comparison_lines
 from methyl_lightning.datamodule import GridDataModule
@@ -36,6 +36,7 @@ from methyl_lightning.evaluation import (
     results_table,
     save_training_curves,
 )
+from methyl_lightning.memory import return_freed_memory
 from methyl_lightning.module import MethylationModule
 from methyl_lightning.progress import StepProgress
 from methyl_lightning.reporting.runs import save_data
@@ -58,6 +59,8 @@ def train(cfg: DictConfig) -> None:
         raise InputError(
             f"{cfg.ckpt_path}: no such checkpoint, or truncated; training writes last.ckpt into its folder"
         )
+    if cfg.ckpt_path:
+        check_resumable(cfg.ckpt_path)
     loggers = build_loggers(cfg.logger)
     if cfg.get("checkpoint"):
         trainer = instantiate(cfg.trainer, logger=False, enable_checkpointing=False, _convert_="all")
@@ -148,7 +151,9 @@ def fit_and_test(
     ckpt_path: str | None = None,
 ) -> None:
     """Fit one model into its folder and test the checkpoint with the best validation Spearman."""
-    checkpoints = ModelCheckpoint(folder, "best", "val/score", mode="max", enable_version_counter=False)
+    checkpoints = ModelCheckpoint(
+        folder, "best", "val/score", mode="max", save_weights_only=True, enable_version_counter=False
+    )
     latest = ModelCheckpoint(folder, "last", enable_version_counter=False)  # save_last would skip what isn't the best
     stopping = EarlyStopping("val/score", patience=cfg.patience, mode="max", check_finite=False)
     trainer = instantiate(
@@ -175,6 +180,7 @@ def fit_and_test(
         )
     module.zero_grad()  # gradients and moments are three times the weights, and testing needs neither
     trainer.strategy.optimizers = []
+    return_freed_memory()
     best = load_checkpoint(checkpoints.best_model_path)
     best.trainer = trainer
     evaluate_model(

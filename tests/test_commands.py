@@ -323,6 +323,7 @@ def test_help_shows_groups_and_settings(tmp_path: Path, name: str, words: list[s
         (["+trainer.sync_batchnorm=true"], ["sync_batchnorm=true", "leave it out"]),
         (["ckpt_path=none.ckpt"], ["none.ckpt: no such checkpoint"]),
         (["ckpt_path=run/split.json"], ["run/split.json: no such checkpoint, or truncated"]),
+        (["ckpt_path=run/best.ckpt"], ["run/best.ckpt: holds weights alone", "last.ckpt"]),
         (["trainer.val_check_interval=0"], ["trainer.val_check_interval=0: must be above 0"]),
         (["seed=abc"], ["seed=abc: must be a whole number"]),
         (["patience=0"], ["patience=0: must be a whole number of at least 1"]),

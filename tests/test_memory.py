@@ -10,7 +10,7 @@ import pytest
 SCRIPT = """
 from pathlib import Path
 import torch
-from methyl_lightning.memory import keep_freed_memory
+from methyl_lightning.memory import keep_freed_memory, return_freed_memory
 
 def resident():
     fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
@@ -23,12 +23,14 @@ def after_freeing():
 
 returned = after_freeing()
 keep_freed_memory()
-print(returned, after_freeing())
+kept = after_freeing()
+return_freed_memory()
+print(returned, kept, after_freeing())
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc" or not Path("/proc/self/status").exists(), reason="needs glibc")
 def test_freed_memory_stays() -> None:
     run = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
-    returned, kept = map(float, run.stdout.split())  # MB, of 256
-    assert returned < 20 and kept > 200
+    returned, kept, again = map(float, run.stdout.split())  # MB, of 256
+    assert returned < 20 and kept > 200 and again < 20

@@ -4,6 +4,7 @@ Legend: C CpGs, S samples, L bases, G genes, K units of the first connected laye
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -38,6 +39,12 @@ class PlainConvolution(nn.Sequential):
         return super().forward(functional.one_hot(sequence_CL.long(), ALPHABET_SIZE).float().transpose(1, 2))
 
 
+def only_there(network: nn.Module, sequence_CL: Tensor) -> None:
+    """Forward, as in prediction."""
+    with torch.inference_mode():
+        network(sequence_CL)
+
+
 def there_and_back(forward: Callable[[], Tensor], bf16: bool = False) -> Task:
     """Forward, then backward from a gradient of ones."""
 
@@ -70,6 +77,10 @@ def parts() -> dict[str, tuple[Task, Task]]:
             there_and_back(lambda: plain(sequence_CL)),
             there_and_back(lambda: tiled(sequence_CL)),
         ),
+        f"filters of {BLOCK} sequences, prediction": (
+            partial(only_there, PlainConvolution().eval(), sequence_CL),
+            partial(only_there, SequenceConvolution(WINDOW).eval(), sequence_CL),
+        ),
         f"wide layer, {BLOCK} rows": (there_and_back(lambda: linear(rows_SG)), there_and_back(lambda: wide(rows_SG))),
         f"product over genes, {BLOCK // 4} × {BLOCK}": (
             there_and_back(lambda: one_cpg_at_a_time(rows_SG, *factors)),
@@ -82,34 +93,32 @@ def parts() -> dict[str, tuple[Task, Task]]:
     }
 
 
-def steps() -> dict[str, tuple[float, float]]:
-    """Time training steps before and after memory is kept, which cannot be undone: not in alternation."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "store.h5"
-        write_random_store(path, BLOCK, BLOCK, GENES)
-        store = Store(path)
-        batch = GridDataset(store)[Block(np.arange(BLOCK), np.arange(BLOCK))]
-        module, optimiser = build(GENES, store.window)
-        tasks: dict[str, Task] = {
-            f"training step, {name}, memory kept": lambda bf16=bf16: training_step(module, optimiser, batch, bf16)
-            for name, bf16 in (("float32", False), ("bf16", True))
-        }
-        before = alternate(tasks, ROUNDS)
-        keep_freed_memory()
-        after = alternate(tasks, ROUNDS)
-    return {name: (before[name], after[name]) for name in tasks}
+def training_steps(store: Store) -> dict[str, Task]:
+    """Training steps of the published size on a block."""
+    batch = GridDataset(store)[Block(np.arange(BLOCK), np.arange(BLOCK))]
+    module, optimiser = build(GENES, store.window)
+    return {
+        f"training step, {name}": partial(training_step, module, optimiser, batch, bf16)
+        for name, bf16 in (("float32", False), ("bf16", True))
+    }
 
 
 def main() -> None:
-    """Print a table."""
+    """Time all tasks with memory that goes back to the system, then, as that cannot be undone, with memory kept."""
     torch.manual_seed(0)
-    rows = steps()  # first: from here on memory is kept
-    for name, forms in parts().items():
-        took = alternate(dict(zip(("plain", "now"), forms, strict=True)), ROUNDS)
-        rows[name] = took["plain"], took["now"]
-    print("| part | plain, s | now, s | gain |\n|---|---|---|---|")
-    for name, (plain, now) in rows.items():
-        print(f"| {name} | {plain:.3f} | {now:.3f} | {plain / now:.2f} × |")
+    tasks: dict[str, Task] = {}
+    for name, (plain, now) in parts().items():
+        tasks |= {f"{name}, plain": plain, f"{name}, now": now}
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "store.h5"
+        write_random_store(path, BLOCK, BLOCK, GENES)
+        tasks |= training_steps(Store(path))
+        returned = alternate(tasks, ROUNDS)
+        keep_freed_memory()
+        kept = alternate(tasks, ROUNDS)
+    print("| part | memory returned, s | memory kept, s |\n|---|---|---|")
+    for name in tasks:
+        print(f"| {name} | {returned[name]:.3f} | {kept[name]:.3f} |")
 
 
 if __name__ == "__main__":
