@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # mallopt(3)
-DEFAULTS = {M_TRIM_THRESHOLD: 128 * 1024, M_MMAP_MAX: 65_536}
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # mallopt(3)
+# where glibc's own adaptation ends, which stops with the first option that is set; its first values would make
+# prediction after a fit 1.4 times as slow
+ADAPTED = {M_TRIM_THRESHOLD: 64 << 20, M_MMAP_THRESHOLD: 32 << 20, M_MMAP_MAX: 65_536}
 
 
 def free_bytes(device: torch.device) -> int:
@@ -35,7 +37,7 @@ def keep_freed_memory() -> None:
 
 def return_freed_memory() -> None:
     """Give back what was kept, and keep no more."""
-    libc = _set_malloc(DEFAULTS)
+    libc = _set_malloc(ADAPTED)
     if libc is not None:
         libc.malloc_trim(0)
 
