@@ -1,6 +1,5 @@
 """What the commands share: where conf/ is, the store that a configuration names, and errors in one line."""
 
-import json
 import logging
 import os
 import sys
@@ -8,17 +7,13 @@ import warnings
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.errors import HydraException, InstantiationException
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from methyl_lightning.check import describe, read_contents
-from methyl_lightning.check_figure import store_page
-from methyl_lightning.store import InputError, Store, replacing
+from methyl_lightning.files import InputError
 
 FULL_ERROR, SHORT_ERROR = "HYDRA_FULL_ERROR", "METHYL_LIGHTNING_SHORT_ERROR"
 # what Lightning says of things that are meant here, or advertises
@@ -89,57 +84,3 @@ def _exit(error: Exception) -> None:
         message = ". ".join(dict.fromkeys(causes)).replace("\n", "  ")
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(2)
-
-
-def check_store(path: str) -> None:
-    """Say what a store holds and draw it on one page beside the store, ``<store stem>.png``."""
-    store = Store(path)
-    contents = read_contents(store)
-    print(describe(store, contents))
-    page = store.path.with_suffix(".png")
-    with replacing(page, "figure") as temporary:
-        store_page(store, contents).savefig(temporary, format="png", dpi=150)
-    print(f"{page}: its figure")
-
-
-def download_files(data: DictConfig) -> None:
-    """Fetch the public files that ``data.source`` reads."""
-    if "download" not in data:
-        raise InputError(f"download=true: data={data.name} names no public files; only data=tcga_brca_luad does")
-    instantiate(data.download, _convert_="all")
-
-
-def prepare_store(data: DictConfig) -> Store:
-    """Make the store that ``data`` describes, taking the place of a former one, and say what it holds."""
-    path = Path(data.store)
-    print(f"preparing {path}", flush=True)
-    instantiate(data.source, store=str(path), _convert_="all")
-    store = Store(path)
-    print(
-        f"{path}: {len(store.cpgs):,} CpGs × {len(store.samples):,} samples, {len(store.genes):,} genes, "
-        f"window {store.window}, assembly {store.attributes['assembly']}, {path.stat().st_size / 1e6:,.1f} MB",
-        flush=True,
-    )
-    return store
-
-
-def ensure_store(data: DictConfig) -> Store:
-    """Open the store that ``data`` describes, or make it first where there is none.
-
-    Raises
-    ------
-    InputError
-        If the store was prepared with other settings than ``data.source`` has now.
-    """
-    if not Path(data.store).exists():
-        return prepare_store(data)
-    store = Store(data.store)
-    asked: dict[str, Any] = OmegaConf.to_container(data.source, resolve=True)  # type: ignore[assignment]
-    had = store.attributes["provenance"]["settings"]
-    for name, value in asked.items():
-        if name in had and json.loads(json.dumps(value)) != had[name]:
-            raise InputError(
-                f"{store.path}: was prepared with {name}={had[name]!r}, data.source.{name} is now {value!r}; "
-                "run methyl_lightning.prepare with the same settings to replace it, or name another data.store"
-            )
-    return store

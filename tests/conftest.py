@@ -18,9 +18,9 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 
 from methyl_lightning.command import run_command
-from methyl_lightning.datamodule import GridDataModule
-from methyl_lightning.sources.simulated import simulate
-from methyl_lightning.store import Distances, Store, write_store
+from methyl_lightning.data.datamodule import GridDataModule
+from methyl_lightning.data.store import Distances, Store, write_store
+from methyl_lightning.prepare.simulated import simulate
 
 SIZES = {"n_cpgs": 120, "n_patients": 40, "n_genes": 40, "window": 100, "seed": 5}
 DATA = [f"data.source.{name}={value}" for name, value in SIZES.items()]
@@ -58,7 +58,7 @@ def command(name: str, overrides: Sequence[str], folder: Path, **environment: st
         patch.setattr(sys, "argv", [f"methyl_lightning.{name}", *overrides])
         GlobalHydra.instance().clear()
         try:
-            run_command(getattr(import_module(f"methyl_lightning.{name}"), name), name)
+            run_command(getattr(import_module(f"methyl_lightning.{name}.__main__"), name), name)
         except SystemExit as stop:
             status = int(stop.code or 0)
         finally:

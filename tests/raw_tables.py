@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from methyl_lightning.sources.cohorts import tcga
-from methyl_lightning.store import Store
+from methyl_lightning.data.store import Store
+from methyl_lightning.prepare.tcga import tcga
 
 SAMPLES = ["TCGA-AA-0001-01", "TCGA-AA-0001-11", "TCGA-BB-0002-06", "TCGA-CC-0003-02"]
 TABLES = {

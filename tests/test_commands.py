@@ -15,8 +15,8 @@ import torch
 from conftest import DATA, SIZES, SMALL, assert_refused, command, files, process
 from omegaconf import OmegaConf
 
-from methyl_lightning.splits import TEST_VIEWS, load_split
-from methyl_lightning.store import Store
+from methyl_lightning.data.splits import TEST_VIEWS, load_split
+from methyl_lightning.data.store import Store
 
 METRICS = ("mae", "mse", "pearson", "spearman", "spearman_batch50", "mas_pcc", "mac_pcc")
 SIDES = ("ci95", "ci95_cpgs")

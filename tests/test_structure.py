@@ -4,6 +4,7 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,84 +17,37 @@ from omegaconf import DictConfig, OmegaConf
 import methyl_lightning
 from methyl_lightning import networks
 from methyl_lightning.command import conf_folder
-from methyl_lightning.datamodule import GridDataModule
-from methyl_lightning.distances import within
-from methyl_lightning.expression import SCALERS
-from methyl_lightning.module import MethylationModule
+from methyl_lightning.data.datamodule import GridDataModule
+from methyl_lightning.data.distances import within
+from methyl_lightning.data.expression import SCALERS
+from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.networks.levy_jurgenson import ABLATIONS
-from methyl_lightning.train import build_datamodule
+from methyl_lightning.train.fit import build_datamodule
 
 PACKAGE = Path(methyl_lightning.__file__).parent
 ROOT = PACKAGE.parent
 CONF = conf_folder()
-# a file may import what stands above it
-ORDER = [
+# a room may import what stands above it, and its own files as long as they make no circle
+ROOMS = [
     "files",
-    "memory",
-    "store",
-    "progress",
-    "distances",
-    "expression",
-    "metrics",
-    "streaming",
-    "intervals",
-    "strata",
-    "networks",
-    "sources.text",
-    "sources.annotation",
-    "sources.genes",
-    "sources.genome",
-    "sources.selection",
-    "sources.download",
-    "sources.reading",
-    "sources.matrices",
-    "sources.barcodes",
-    "sources.formats",
-    "sources.gather",
-    "sources.record",
-    "sources.windows",
-    "sources.pairing",
-    "sources.cohorts",
-    "sources.simulated",
-    "sources.upstream",
-    "splits",
-    "training_record",
-    "conformal",
-    "datamodule",
-    "module",
-    "checkpoint",
-    "auto_block",
-    "predictions",
-    "card",
-    "inputs.genes",
-    "inputs.expression",
-    "inputs.units",
-    "inputs.rows",
-    "inputs.aggregation",
-    "inputs.cpgs",
-    "prediction",
-    "prediction_output",
-    "dilution",
-    "check",
-    "check_figure",
-    "figures",
-    "dilution_figures",
-    "comparisons",
-    "evaluation",
-    "dilution_report",
-    "reporting.runs",
-    "reporting.tables",
-    "reporting.text",
-    "reporting.figures",
-    "reporting.page",
-    "report",
-    "tracking",
     "command",
+    "metrics",
+    "networks",
+    "data",
+    "readers",
+    "model",
+    "prepare",
+    "evaluate",
+    "dilution",
+    "predict",
+    "report",
+    "train",
 ]
 
 COMMANDS = [path.stem for path in CONF.glob("*.yaml")]
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Name every file of the package, without the package's own name."""
     paths = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
@@ -104,20 +58,19 @@ def entry_points() -> set[str]:
     return {name for name, path in modules().items() if '__name__ == "__main__"' in path.read_text()}
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def imports(path: Path) -> set[str]:
     """List all modules that a file imports, wherever the statement stands."""
+    found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0 and node.module is not None
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-            if node.module.split(".")[0] != PACKAGE.name:
-                yield node.module
-            else:  # what is imported may itself be a module: from methyl_lightning import metrics
-                yield from (
-                    name if name.removeprefix(f"{PACKAGE.name}.") in modules() else node.module for name in names
-                )
+            for alias in node.names:  # what is imported may itself be a module: from methyl_lightning import networks
+                name = f"{node.module}.{alias.name}"
+                found.add(name if name.removeprefix(f"{PACKAGE.name}.") in modules() else node.module)
+    return found
 
 
 def inside(path: Path) -> set[str]:
@@ -129,11 +82,11 @@ def outside(path: Path) -> set[str]:
     return {name.split(".")[0] for name in imports(path)} - {PACKAGE.name}
 
 
-def rank(name: str) -> int:
-    """Tell where a module stands in the order; the files of networks/ share a place."""
-    place = "networks" if name.split(".")[0] == "networks" else name
-    assert place in ORDER, f"{name} has no place in the order of imports: say here what stands above it"
-    return ORDER.index(place)
+def room(name: str) -> str:
+    """Name the room of a module, which must have a place in the order."""
+    found = name.split(".")[0]
+    assert found in ROOMS, f"{name} has no place in the order of rooms: say here what stands above it"
+    return found
 
 
 def reach(name: str) -> set[str]:
@@ -145,22 +98,17 @@ def reach(name: str) -> set[str]:
     return found
 
 
-def test_imports_run_one_way() -> None:
-    assert {"store", "datamodule", "networks.levy_jurgenson"} <= set(modules())
-    assert {"prepare", "train", "evaluate"} <= entry_points()
+def test_imports_run_downwards() -> None:
+    assert {room(name) for name in modules()} == set(ROOMS)
+    assert {"prepare.__main__", "train.__main__", "evaluate.__main__"} <= entry_points()
     for name, path in modules().items():
-        if name in entry_points() or name == "sources":
-            continue
         for imported in inside(path):
-            assert imported not in entry_points(), f"{name} imports the entry point {imported}"
-            if {name.split(".")[0], imported.split(".")[0]} != {"networks"}:
-                assert rank(imported) < rank(name), f"{name} imports {imported}"
+            assert ROOMS.index(room(imported)) <= ROOMS.index(room(name)), f"{name} imports {imported}"
 
 
-def test_files_of_networks_do_not_import_in_circles() -> None:
+def test_files_do_not_import_in_circles() -> None:
     for name in modules():
-        if name.startswith("networks."):
-            assert all(name not in reach(imported) for imported in inside(modules()[name]))
+        assert all(name not in reach(imported) for imported in inside(modules()[name])), name
 
 
 def test_nobody_imports_an_entry_point() -> None:
@@ -171,21 +119,21 @@ def test_nobody_imports_an_entry_point() -> None:
 
 def test_only_commands_know_hydra() -> None:
     knowing = {name for name, path in modules().items() if outside(path) & {"hydra"}}
-    assert {"command", "train"} <= knowing <= entry_points() | {"command"}
+    assert {"command", "train.__main__"} <= knowing <= entry_points() | {"command", "prepare.stores", "train.fit"}
 
 
 @pytest.mark.parametrize(
     ("start", "strangers"),
     [
-        ("store", {"torch", "lightning", "anndata", "matplotlib"}),
-        ("metrics", {"torch", "lightning", "h5py", "matplotlib"}),
-        ("figures", {"torch", "lightning", "h5py"}),
-        ("reporting.figures", {"torch", "lightning", "h5py", "anndata"}),
-        ("reporting.tables", {"torch", "lightning", "matplotlib"}),
-        ("reporting.runs", {"torch", "lightning", "matplotlib"}),
+        ("data.store", {"torch", "lightning", "anndata", "matplotlib"}),
+        ("metrics.scores", {"torch", "lightning", "h5py", "matplotlib"}),
+        ("evaluate.figures", {"torch", "lightning", "h5py"}),
+        ("report.figures", {"torch", "lightning", "h5py", "anndata"}),
+        ("report.tables", {"torch", "lightning", "matplotlib"}),
+        ("report.runs", {"torch", "lightning", "matplotlib"}),
         ("networks", {"lightning", "hydra", "omegaconf", "anndata", "wandb", "matplotlib"}),
-        ("sources.cohorts", {"lightning", "wandb", "matplotlib"}),
-        ("splits", {"torch", "lightning"}),
+        ("prepare.tcga", {"lightning", "wandb", "matplotlib"}),
+        ("data.splits", {"torch", "lightning"}),
     ],
 )
 def test_layers_do_not_know_what_is_not_theirs(start: str, strangers: set[str]) -> None:
@@ -196,8 +144,8 @@ def test_layers_do_not_know_what_is_not_theirs(start: str, strangers: set[str]) 
 def test_networks_are_pure_torch() -> None:
     for name, path in modules().items():
         if name.split(".")[0] == "networks":
-            assert {one for one in inside(path) if not one.startswith("networks")} <= {"distances"}
-            growing_trees = {"sklearn", "numpy"} if name == "networks.boosting" else set()
+            assert {one for one in inside(path) if not one.startswith("networks")} <= set()
+            growing_trees = {"sklearn", "numpy"} if name == "networks.baselines.boosting" else set()
             assert outside(path) <= {"torch", "abc", "collections", "typing", "math"} | growing_trees
 
 
@@ -293,7 +241,7 @@ def test_reproduce_is_the_paper_beside_what_it_must_beat() -> None:
     }
     assert found["data"]["name"] == "simulated" and found["data"]["store"] == "stores/simulated.h5"
     assert found["data"]["fractions"] == [0.8, 0.1, 0.1] and found["data"]["sampling"] == "grid"
-    assert found["data"]["source"]["_target_"] == "methyl_lightning.sources.simulated.simulate"
+    assert found["data"]["source"]["_target_"] == "methyl_lightning.prepare.simulated.simulate"
     assert found["trainer"]["use_distributed_sampler"] is False and found["trainer"]["devices"] == 1
     assert found["logger"] == {}
 

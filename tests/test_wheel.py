@@ -29,7 +29,7 @@ def test_wheel_holds_the_package_and_its_conf(wheel: Path) -> None:
     package = {str(path.relative_to(ROOT)) for path in (ROOT / "methyl_lightning").rglob("*.py")}
     conf = {f"methyl_lightning/conf/{path.relative_to(ROOT / 'conf')}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert len(conf) > 10
-    assert held == package | {"methyl_lightning/reporting/page.html.jinja"} | conf
+    assert held == package | {"methyl_lightning/report/page.html.jinja"} | conf
 
 
 def test_wheel_runs_from_another_folder(wheel: Path, tmp_path: Path) -> None:

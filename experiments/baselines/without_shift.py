@@ -13,7 +13,7 @@ import anndata
 import numpy as np
 from omegaconf import OmegaConf
 
-from methyl_lightning.intervals import evaluate_grid
+from methyl_lightning.metrics.bootstrap import evaluate_grid
 
 VIEWS = ("test_cpg-test_sample", "train_cpg-test_sample")
 

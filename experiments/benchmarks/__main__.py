@@ -22,13 +22,13 @@ import torch
 from experiments.benchmarks.dense_pairs import DensePairs
 from experiments.benchmarks.full_store import write_random_store
 from experiments.benchmarks.timing import alternate
-from methyl_lightning.datamodule import Block, GridBatch, GridDataset, PairBatch
-from methyl_lightning.distances import distance_weights
-from methyl_lightning.memory import keep_freed_memory
-from methyl_lightning.module import MethylationModule
+from methyl_lightning.data.datamodule import Block, GridBatch, GridDataset, PairBatch
+from methyl_lightning.data.store import Store
+from methyl_lightning.model.grid import predict_grid
+from methyl_lightning.model.memory import keep_freed_memory
+from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.networks import LevyJurgenson
-from methyl_lightning.predictions import predict_grid
-from methyl_lightning.store import Store
+from methyl_lightning.networks.levy_jurgenson import distance_weights
 
 FOLDER = Path(__file__).parent
 BLOCK, PAIRS, PREDICTED_CPGS, GEMM = 256, 512, 1024, 2048

@@ -14,10 +14,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
-from methyl_lightning import metrics
-from methyl_lightning.datamodule import GridDataModule
-from methyl_lightning.module import MethylationModule
-from methyl_lightning.predictions import predict_grid
+from methyl_lightning.data.datamodule import GridDataModule
+from methyl_lightning.metrics import scores as metrics
+from methyl_lightning.model.grid import predict_grid
+from methyl_lightning.model.module import MethylationModule
 
 FOLDER = Path(__file__).parent
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from methyl_lightning.store import CPG_COLUMNS, GENE_COLUMNS, SAMPLE_COLUMNS, SCHEMA_VERSION
+from methyl_lightning.data.store import CPG_COLUMNS, GENE_COLUMNS, SAMPLE_COLUMNS, SCHEMA_VERSION
 
 WINDOW, GENES_EACH, ROWS = 800, 6, 20_000
 TEXT = h5py.string_dtype()

@@ -16,11 +16,11 @@ from torch.nn import functional
 from experiments.benchmarks.__main__ import BLOCK, K, build, training_step
 from experiments.benchmarks.full_store import WINDOW, write_random_store
 from experiments.benchmarks.timing import alternate
-from methyl_lightning.datamodule import Block, GridDataset
-from methyl_lightning.memory import keep_freed_memory
+from methyl_lightning.data.datamodule import Block, GridDataset
+from methyl_lightning.data.store import Store
+from methyl_lightning.model.memory import keep_freed_memory
 from methyl_lightning.networks.products import WideLinear, grid_product
 from methyl_lightning.networks.sequence import ALPHABET_SIZE, POOL, SequenceConvolution
-from methyl_lightning.store import Store
 
 GENES, ROUNDS = 17_996, 7
 Task = Callable[[], object]

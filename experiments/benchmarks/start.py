@@ -14,10 +14,10 @@ from tempfile import TemporaryDirectory
 
 import lightning as L
 
-from methyl_lightning.auto_block import AutoBlock
-from methyl_lightning.checkpoint import StreamedCheckpoints
-from methyl_lightning.datamodule import GridDataModule
-from methyl_lightning.module import MethylationModule
+from methyl_lightning.data.datamodule import GridDataModule
+from methyl_lightning.model.checkpoint import StreamedCheckpoints
+from methyl_lightning.model.module import MethylationModule
+from methyl_lightning.train.auto_block import AutoBlock
 
 STEPS = 3
 

@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from methyl_lightning.sources.simulated import simulate
-from methyl_lightning.store import BETA_MISSING, Store
+from methyl_lightning.data.store import BETA_MISSING, Store
+from methyl_lightning.prepare.simulated import simulate
 
 COHORTS = {"BRCA": 873, "LUAD": 477}
 N_CPGS, N_GENES, BASES_A_CPG, N_CHROMOSOMES = 485_512, 20_000, 6_400, 24

@@ -17,7 +17,7 @@ from scipy.stats import t as student
 
 from experiments.fashion_mnist.data import CLASSES, Split, download, load
 from experiments.fashion_mnist.model import LEVELS, SCHEMES, FashionClassifier, accuracy, dilute, train
-from methyl_lightning.store import InputError
+from methyl_lightning.files import InputError
 
 # means of the 10 repeats printed in the notebook, 60,000 training images, in the order of LEVELS
 PUBLISHED = (88.10, 80.34, 75.77, 72.06, 67.21, 60.79, 52.12, 38.37, 22.09, 13.39)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from methyl_lightning.store import InputError
+from methyl_lightning.files import InputError
 
 CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"

@@ -21,7 +21,7 @@ from experiments.spatial.cells import cell_rows
 from experiments.spatial.diluted_bulk import ALL_LEVELS, AS_SPOTS, thinned_bulk
 from experiments.spatial.inputs import Run, open_run, read_section
 from experiments.spatial.sections import SETTINGS, Section, examine, label_means
-from methyl_lightning.store import InputError
+from methyl_lightning.files import InputError
 
 
 class _Parser(argparse.ArgumentParser):

@@ -14,7 +14,7 @@ import methyl_lightning
 from experiments.spatial import cis
 from experiments.spatial.checks import explained
 from experiments.spatial.inputs import Run
-from methyl_lightning.metrics import mae, mas_pcc
+from methyl_lightning.metrics.scores import mae, mas_pcc
 
 MATCHES = ("library", "quantile")
 LEVELS = (500, 2_000, 10_000, 100_000, 1_000_000)  # molecules a sample

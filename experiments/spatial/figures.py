@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from experiments.spatial.checks import explained
 from experiments.spatial.inputs import LABEL, Run
 from experiments.spatial.sections import MAIN, Section, label_means
-from methyl_lightning.dilution import DILUTED, UNDILUTED, summarise
-from methyl_lightning.store import InputError
+from methyl_lightning.dilution.run import DILUTED, UNDILUTED, summarise
+from methyl_lightning.files import InputError
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 SMALL = 8  # points

@@ -12,11 +12,12 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from experiments.spatial.checks import neighbours
-from methyl_lightning.checkpoint import load_checkpoint
-from methyl_lightning.module import MethylationModule
-from methyl_lightning.predictions import cpg_table
-from methyl_lightning.splits import Split, load_split
-from methyl_lightning.store import InputError, Store
+from methyl_lightning.data.splits import Split, load_split
+from methyl_lightning.data.store import Store
+from methyl_lightning.files import InputError
+from methyl_lightning.model.checkpoint import load_checkpoint
+from methyl_lightning.model.grid import cpg_table
+from methyl_lightning.model.module import MethylationModule
 
 LABEL, UNLABELLED = "pathologist_label", "undetermined"
 TUMOUR_LABELS = ("invasive cancer", "cancer in situ")

@@ -1,11 +1,11 @@
 """Networks of the two-tower contract: torch, no store, no Lightning, no Hydra."""
 
-from methyl_lightning.networks.baselines import Constant, SequenceOnly
-from methyl_lightning.networks.boosting import KmerGbm
+from methyl_lightning.networks.baselines.boosting import KmerGbm
+from methyl_lightning.networks.baselines.linear import BilinearRidge, CisLinear, ExpressionOnly
+from methyl_lightning.networks.baselines.own_labels import CpgMean, OwnLabelRidge
+from methyl_lightning.networks.baselines.simple import Constant, SequenceOnly
 from methyl_lightning.networks.contract import ClosedFormNetwork, CpgFeatures, MethylationNetwork, TrainingView
 from methyl_lightning.networks.levy_jurgenson import LevyJurgenson
-from methyl_lightning.networks.linear import BilinearRidge, CisLinear, ExpressionOnly
-from methyl_lightning.networks.own_labels import CpgMean, OwnLabelRidge
 
 __all__ = [
     "BilinearRidge",

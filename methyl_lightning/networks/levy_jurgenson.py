@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from methyl_lightning.distances import distance_weights
 from methyl_lightning.networks.contract import (
     CpgFeatures,
     MethylationNetwork,
@@ -246,3 +245,38 @@ class LevyJurgenson(MethylationNetwork):
         for attention_NG, weight_KG in zip(factors[::2], factors[1::2], strict=True):
             connected_NK = connected_NK + functional.linear(samples.expression_SG * attention_NG, weight_KG)
         return self._rest(connected_NK[:, :, None]).squeeze(1)
+
+
+BUCKET_BP = 2_000
+
+
+N_BUCKETS = 10
+
+
+WEIGHTINGS = ("window", "buckets")
+
+
+def distance_weights(bp_N: Tensor, weighting: str, dtype: torch.dtype) -> Tensor:
+    """Weigh signed distances as the original work did.
+
+    ``window`` gives ±1 within ±2 kb and 0 beyond (Model 1). ``buckets`` halves the weight every 2 kb: ±1, ±.5, … ±.5^9,
+    and 0 from 20 kb on (Models 2 and 3). The sign is that of the distance; a gene at 0 bp counts as positive.
+
+    Parameters
+    ----------
+    bp_N
+        Integer tensor of signed base pairs.
+    weighting
+        ``window`` or ``buckets``.
+    dtype
+        Floating type of the weights.
+    """
+    if weighting not in WEIGHTINGS:
+        raise ValueError(f"weighting={weighting!r}: must be one of {WEIGHTINGS}")
+    magnitude_N = bp_N.abs()
+    if weighting == "window":
+        weight_N = (magnitude_N <= BUCKET_BP).to(dtype)
+    else:
+        bucket_N = torch.div(magnitude_N, BUCKET_BP, rounding_mode="floor")
+        weight_N = torch.where(bucket_N < N_BUCKETS, torch.pow(0.5, bucket_N.to(dtype)), 0.0).to(dtype)
+    return torch.where(bp_N < 0, -weight_N, weight_N)

@@ -1,0 +1,1 @@
+"""The store, its split into views, and blocks of the grid."""

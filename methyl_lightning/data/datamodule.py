@@ -1,0 +1,368 @@
+"""From views to blocks of the grid: which block comes when is a function of (seed, step, rank, ranks) alone.
+
+Legend: C CpGs, S samples, G genes, L bases, N pairs.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from methyl_lightning.data.distances import within
+from methyl_lightning.data.expression import check_dilution, dilute
+from methyl_lightning.data.splits import load_split, make_split
+from methyl_lightning.data.store import Store
+from methyl_lightning.files import InputError
+from methyl_lightning.networks.contract import CpgFeatures, TrainingView
+
+SAMPLINGS = ("grid", "pairs")
+TRAINING_VIEW_CELLS = 50_000_000
+BLOCK = (64, 256)  # CpGs and samples
+
+
+class Block(NamedTuple):
+    """Store rows of a block: C CpGs × S samples, or, when ``pairs``, the N cells (cpg_C[n], sample_S[n]).
+
+    ``step`` counts the blocks that the rank takes in training.
+    """
+
+    cpg_C: np.ndarray
+    sample_S: np.ndarray
+    pairs: bool = False
+    step: int = 0
+
+
+class TrainDilution(NamedTuple):
+    """Dilution of training blocks: a level is drawn for each, all draws follow from (seed, step, rank)."""
+
+    method: str
+    retention: Sequence[float]
+    seed: int
+    rank: int
+
+    def __call__(self, expression_SG: np.ndarray, step: int, names_S: Sequence[str]) -> np.ndarray:
+        """Dilute the expression [S, G] of the block of a step; names are for errors."""
+        rng = np.random.default_rng([self.seed, 4, step, self.rank])
+        level = self.retention[int(rng.integers(len(self.retention)))]
+        return dilute(expression_SG, self.method, level, rng, names_S)
+
+
+class GridBatch(NamedTuple):
+    """A block of the grid.
+
+    Attributes
+    ----------
+    cpgs
+        Features of C CpGs.
+    expression_SG
+        float32, in the units of the store.
+    beta_CS
+        float32, NaN where missing.
+    """
+
+    cpgs: CpgFeatures
+    expression_SG: Tensor
+    beta_CS: Tensor
+
+
+class PairBatch(NamedTuple):
+    """N single cells, each with its own features (upstream's form); beta NaN where missing."""
+
+    cpgs: CpgFeatures
+    expression_NG: Tensor
+    beta_N: Tensor
+
+
+def read_cpgs(store: Store, cpg_C: np.ndarray) -> CpgFeatures:
+    """Read the features of some CpGs of a store as tensors."""
+    distances = store.distances.rows(cpg_C)
+    return CpgFeatures(
+        torch.from_numpy(store.sequence_CL[cpg_C]),
+        torch.from_numpy(distances.gene_N.astype(np.int64)),
+        torch.from_numpy(distances.bp_N),
+        torch.from_numpy(distances.indptr_C[:-1]),
+        torch.from_numpy(store.cpg_key_C[cpg_C]),
+    )
+
+
+def read_expression(store: Store, sample_S: np.ndarray) -> Tensor:
+    """Read expression [S, G] of some samples of a store."""
+    return torch.from_numpy(store.expression_SG[sample_S])
+
+
+class GridDataset(Dataset[GridBatch | PairBatch]):
+    """Reads the block that it is asked for; the store is opened in the process that reads."""
+
+    def __init__(self, store: Store, dilution: TrainDilution | None = None):
+        self.store, self.dilution = store, dilution
+
+    def __getitem__(self, block: Block) -> GridBatch | PairBatch:
+        cpgs, expression = read_cpgs(self.store, block.cpg_C), read_expression(self.store, block.sample_S)
+        if self.dilution is not None:
+            names_S = self.store.samples["id"].to_numpy(str)[block.sample_S].tolist()
+            expression = torch.from_numpy(self.dilution(expression.numpy(), block.step, names_S))
+        if block.pairs:
+            beta_N = self.store.beta_pairs(block.cpg_C, block.sample_S)
+            return PairBatch(cpgs, expression, torch.from_numpy(beta_N))
+        return GridBatch(cpgs, expression, torch.from_numpy(self.store.beta(block.cpg_C, block.sample_S)))
+
+
+def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """Cut rows into the fewest nearly equal chunks of at most ``size``."""
+    return np.array_split(rows, max(1, -(-len(rows) // size)))
+
+
+class GridSampler(Sampler[Block]):
+    """Training blocks: each epoch cuts both axes anew and visits every block of the grid once.
+
+    Parameters
+    ----------
+    cpg_C, sample_S
+        Store rows of the training view.
+    block
+        Largest number of CpGs and of samples in a block.
+    seed
+        Seed of the order.
+    rank, ranks
+        This process and the number of processes; of each epoch's blocks a rank takes every ``ranks``-th. The last few,
+        when they don't divide evenly, are left to later epochs.
+    done
+        Returns the number of blocks that this rank has already taken; iteration goes on from there.
+    """
+
+    def __init__(
+        self,
+        cpg_C: np.ndarray,
+        sample_S: np.ndarray,
+        block: tuple[int, int],
+        seed: int,
+        rank: int,
+        ranks: int,
+        done: Callable[[], int],
+    ):
+        self.cpg_C, self.sample_S, self.block, self.seed = cpg_C, sample_S, block, seed
+        self.rank, self.ranks, self.done = rank, ranks, done
+        self.n_blocks = len(chunks(cpg_C, block[0])) * len(chunks(sample_S, block[1]))
+        if self.n_blocks < ranks:
+            raise InputError(f"data.block={block}: gives {self.n_blocks} training blocks for {ranks} devices; lower it")
+
+    def __len__(self) -> int:
+        return self.n_blocks // self.ranks
+
+    def epoch_blocks(self, epoch: int) -> list[Block]:
+        """List all blocks of an epoch, for all ranks, in order."""
+        rng = np.random.default_rng([self.seed, epoch])
+        # rows within a block are sorted: reads go forward through the file
+        cpg_chunks = [np.sort(rows) for rows in chunks(rng.permutation(self.cpg_C), self.block[0])]
+        sample_chunks = [np.sort(rows) for rows in chunks(rng.permutation(self.sample_S), self.block[1])]
+        order = rng.permutation(self.n_blocks)
+        return [Block(cpg_chunks[i // len(sample_chunks)], sample_chunks[i % len(sample_chunks)]) for i in order]
+
+    def __iter__(self) -> Iterator[Block]:
+        epoch, first = divmod(self.done(), len(self))
+        mine = self.epoch_blocks(epoch)[self.rank :: self.ranks]
+        for i in range(first, len(self)):
+            yield mine[i]._replace(step=epoch * len(self) + i)
+
+
+class PairSampler(Sampler[Block]):
+    """Upstream's batches: each is ``batch_pairs`` cells of the training view, drawn at random."""
+
+    def __init__(
+        self,
+        cpg_C: np.ndarray,
+        sample_S: np.ndarray,
+        batch_pairs: int,
+        seed: int,
+        rank: int,
+        ranks: int,
+        done: Callable[[], int],
+    ):
+        self.cpg_C, self.sample_S, self.batch_pairs, self.seed = cpg_C, sample_S, batch_pairs, seed
+        self.rank, self.ranks, self.done = rank, ranks, done
+
+    def __len__(self) -> int:
+        return max(1, len(self.cpg_C) * len(self.sample_S) // (self.batch_pairs * self.ranks))
+
+    def __iter__(self) -> Iterator[Block]:
+        start = self.done()
+        for step in range(start, start - start % len(self) + len(self)):
+            rng = np.random.default_rng([self.seed, step, self.rank])
+            yield Block(
+                rng.choice(self.cpg_C, self.batch_pairs), rng.choice(self.sample_S, self.batch_pairs), True, step
+            )
+
+
+class GridDataModule(L.LightningDataModule):
+    """The views of one store as blocks.
+
+    Parameters
+    ----------
+    store
+        Path of the store.
+    split_file
+        A saved split to use again (default: a new one).
+    fractions
+        Shares of train, val and test among CpGs and among patients.
+    cpg_split, most_variable
+        How CpGs are divided, and how many of them, the most variable in training samples, take part: see
+        :func:`methyl_lightning.data.splits.make_split`.
+    sampling
+        ``grid`` (blocks) or ``pairs`` (random cells, as upstream).
+    block
+        Largest number of CpGs and of samples in a block, or one number for both. The order of blocks, and so the
+        course of training, follows from it. ``auto``: the trainer's
+        :class:`methyl_lightning.train.auto_block.AutoBlock` chooses by a probe of speed and memory
+        (without it: 64 × 256); checkpoints keep what was chosen.
+    batch_pairs
+        Cells a batch when ``sampling='pairs'``.
+    val_cpgs, val_samples
+        Size of the fixed part of the validation view that is looked at during training.
+    gene_within_bp
+        Use only CpGs with a gene at most so far away (None: all).
+    train_retention
+        Train on diluted expression: retention level, or several of which one is drawn for each block (None: full
+        expression). Validation and the scaler see full expression all the same.
+    train_dilution
+        Method of :func:`methyl_lightning.data.expression.dilute`.
+    num_workers
+        Processes that read ahead; 0 reads in the training process.
+    seed
+        Fixes split, order of blocks and validation subset.
+    """
+
+    def __init__(
+        self,
+        store: str,
+        *,
+        split_file: str | None = None,
+        fractions: Sequence[float] = (0.8, 0.1, 0.1),
+        cpg_split: str = "random",
+        most_variable: int | None = None,
+        sampling: str = "grid",
+        block: str | int | Sequence[int] = BLOCK,
+        batch_pairs: int = 512,
+        val_cpgs: int = 512,
+        val_samples: int = 128,
+        gene_within_bp: int | None = None,
+        train_retention: float | Sequence[float] | None = None,
+        train_dilution: str = "mask",
+        num_workers: int = 0,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.auto_block = block == "auto" and sampling == "grid"
+        block = BLOCK if block == "auto" else (block, block) if isinstance(block, int) else block
+        if isinstance(block, str) or len(block) != 2:
+            given = block if isinstance(block, str) else list(block)
+            raise ValueError(f"block={given}: must be one number, or two: CpGs and samples, or auto")
+        block = (block[0], block[1])
+        if min(*block, batch_pairs) < 2:
+            raise ValueError(
+                f"block={list(block)}, batch_pairs={batch_pairs}: batch normalisation needs at least 2 rows"
+            )
+        for name, size in (("val_cpgs", val_cpgs), ("val_samples", val_samples)):
+            if size < 2:
+                raise ValueError(f"{name}={size}: must be at least 2, a correlation needs two rows")
+        if sampling not in SAMPLINGS:
+            raise ValueError(f"sampling={sampling!r}: must be one of {SAMPLINGS}")
+        levels = [] if train_retention is None else np.atleast_1d(train_retention).tolist()
+        for level in levels:
+            check_dilution(train_dilution, level)
+        self.train_retention, self.train_dilution = levels, train_dilution
+        self.store = Store(store)
+        self.sampling, self.block, self.batch_pairs, self.num_workers = sampling, block, batch_pairs, num_workers
+        self.seed = seed
+        if split_file is None:
+            eligible = None if gene_within_bp is None else within(self.store.distances, gene_within_bp)
+            self.split = make_split(self.store, fractions, seed, eligible, cpg_split, most_variable)
+        else:
+            self.split = load_split(Path(split_file), self.store)
+        rng = np.random.default_rng([seed, 2])
+        self.val_cpg_C, self.val_sample_S = (
+            np.sort(rng.permutation(rows)[:size])
+            for rows, size in ((self.split.cpg["val"], val_cpgs), (self.split.sample["val"], val_samples))
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tell what a checkpoint must know: a resumed run goes on with the same blocks."""
+        return {"block": list(self.block)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the block that was chosen before, unless one is given."""
+        if self.auto_block:
+            self.block, self.auto_block = tuple(state_dict["block"]), False
+
+    def train_expression(self) -> Tensor:
+        """Expression [S, G] of the training samples: all that scalers may see."""
+        return read_expression(self.store, self.split.sample["train"])
+
+    def training_view(self, max_cells: int = TRAINING_VIEW_CELLS) -> TrainingView:
+        """Read the training view, expression in the units of the store: all that closed-form networks may see.
+
+        Parameters
+        ----------
+        max_cells
+            Where the view has more cells, whole CpG rows are drawn at random by the seed (4 bytes a cell are held).
+        """
+        cpg_C, sample_S = self.split.view("train_cpg-train_sample")
+        n_cpgs = max(1, max_cells // len(sample_S))
+        cpg_C = np.sort(np.random.default_rng([self.seed, 3]).permutation(cpg_C)[:n_cpgs])
+        beta_CS = torch.from_numpy(self.store.beta(cpg_C, sample_S))
+        return TrainingView(read_cpgs(self.store, cpg_C), read_expression(self.store, sample_S), beta_CS)
+
+    def provenance(self) -> dict[str, Any]:
+        """Tell what a checkpoint must say of its data: plain JSON values."""
+        attributes = self.store.attributes
+        return {
+            "assembly": attributes["assembly"],
+            "units": attributes["units"],
+            "window": self.store.window,
+            "cohort": sorted(set(self.store.samples["cohort"])),
+            "source": attributes["provenance"],
+            "sizes": {
+                axis: {part: len(rows) for part, rows in parts.items()}
+                for axis, parts in (("cpg", self.split.cpg), ("sample", self.split.sample))
+            },
+            "split": dict(self.split.how),
+        }
+
+    def train_dataloader(self) -> DataLoader:
+        """Blocks (or pairs) of the training view, going on where the trainer stands (accumulated gradients or not)."""
+        trainer = self.trainer
+        assert trainer is not None
+        sampler_class = GridSampler if self.sampling == "grid" else PairSampler
+        sampler = sampler_class(
+            *self.split.view("train_cpg-train_sample"),
+            self.block if self.sampling == "grid" else self.batch_pairs,  # type: ignore[arg-type]
+            self.seed,
+            trainer.global_rank,
+            trainer.world_size,
+            lambda: trainer.fit_loop.epoch_loop.batch_progress.total.completed,
+        )
+        dilution = None
+        if self.train_retention:
+            dilution = TrainDilution(self.train_dilution, self.train_retention, self.seed, trainer.global_rank)
+        return DataLoader(
+            GridDataset(self.store, dilution),
+            sampler=sampler,
+            batch_size=None,
+            num_workers=self.num_workers,
+            # forked children would share torch's thread pool with us; a fresh interpreter opens its own store
+            multiprocessing_context="spawn" if self.num_workers else None,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """Blocks of the fixed validation subset, the same on every rank."""
+        blocks = [
+            Block(cpg_C, sample_S)
+            for cpg_C in chunks(self.val_cpg_C, self.block[0])
+            for sample_S in chunks(self.val_sample_S, self.block[1])
+        ]
+        return DataLoader(GridDataset(self.store), sampler=blocks, batch_size=None)

@@ -1,0 +1,1 @@
+"""The dilution experiment: a trained module on expression as shallow as that of cells and spots."""

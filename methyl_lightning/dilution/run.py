@@ -1,0 +1,318 @@
+"""The dilution test: retention levels × repeats on the headline view, with the CpG side encoded once.
+
+Legend: C CpGs, S samples, G genes, R repeats.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from tempfile import TemporaryFile
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import t as student_t
+
+from methyl_lightning.data.datamodule import chunks, read_expression
+from methyl_lightning.data.expression import check_dilution, dilute
+from methyl_lightning.data.splits import Split
+from methyl_lightning.data.store import Store
+from methyl_lightning.files import InputError
+from methyl_lightning.metrics import scores as metrics
+from methyl_lightning.metrics.bootstrap import bootstrap_grid
+from methyl_lightning.model.grid import BLOCK, combine, encode_cpgs, encode_samples
+from methyl_lightning.model.module import MethylationModule
+
+VIEW = "test_cpg-test_sample"
+SCORES = ("mae", "spearman", "spearman_batch50", "spearman_upstream", "mas_pcc", "mac_pcc")
+UPSTREAM_BATCHES = 20  # of 50 cells: upstream's test had about 1,000 pairs a repeat
+DILUTED, UNDILUTED, MEAN_EXPRESSION = "diluted", "undiluted", "mean expression"
+ENCODED_BYTES = 1 << 30  # encoded CpGs that are kept at once
+COLUMNS_AT_ONCE = 2 * BLOCK[1]  # diluted samples that are kept encoded at once
+BINS = 40
+
+
+class DilutionResult(NamedTuple):
+    """What a dilution test gives, as long-format frames.
+
+    Attributes
+    ----------
+    repeats
+        One row a (level, repeat), and one each for the undiluted test samples and for the training mean: ``test``
+        (diluted, undiluted, mean expression), ``method``, ``scaler`` (training, refitted), ``retention`` (NaN where
+        nothing was drawn), ``repeat``, ``seed``, ``genes`` (distinct genes above 0, mean over samples) and the scores.
+    expression
+        ``retention``, ``sample``, ``gene``, ``value`` (units of the store) of a subset, as the first repeat drew it.
+    histograms
+        ``quantity`` (expression, predicted, measured), ``retention``, ``low``, ``high``, ``share`` of all values, of
+        the first repeat.
+    facts
+        Sizes and, in seconds, the cost, see :func:`dilution_test`.
+    """
+
+    repeats: pd.DataFrame
+    expression: pd.DataFrame
+    histograms: pd.DataFrame
+    facts: dict[str, Any]
+
+
+def dilution_test(
+    module: MethylationModule,
+    store: Store,
+    split: Split,
+    retention: float | Sequence[float],
+    *,
+    repeats: int = 10,
+    method: str = "mask",
+    refit_scaler: bool = False,
+    seed: int = 0,
+    samples: int | Sequence[str] = 16,
+    genes: int | Sequence[str] = 60,
+) -> DilutionResult:
+    """Test a trained module on diluted expression of the test samples, on CpGs and patients never seen.
+
+    The draws of a repeat follow from (seed, level, repeat) alone, so levels can be tested together or one by one.
+
+    Parameters
+    ----------
+    module
+        Trained module; it is put into evaluation mode.
+    store, split
+        The cohort and its division.
+    retention
+        Level or levels, see :func:`methyl_lightning.data.expression.dilute`.
+    repeats
+        Dilutions of each level.
+    method
+        Of :func:`methyl_lightning.data.expression.dilute`.
+    refit_scaler
+        Scale diluted samples by their own minimum and maximum, as upstream did; by default by those of the undiluted
+        training samples, which the checkpoint carries.
+    seed
+        Of the draws.
+    samples, genes
+        The subset whose expression is kept: so many test samples and genes, evenly spaced, or their names (sample ids,
+        gene symbols).
+
+    Returns
+    -------
+    DilutionResult
+        ``facts`` holds ``n_cpgs``, ``n_samples``, ``n_genes``, ``units``, ``n_draws``, and ``evaluation_seconds`` (one
+        evaluation of the view: encode, combine, metrics with intervals), ``dilution_seconds`` (all levels × repeats:
+        encode CpGs, dilute, encode samples, combine, metrics), their ``ratio``, and ``prediction_ratio``, the same
+        without metrics.
+
+    Raises
+    ------
+    InputError
+        If a setting is out of its range, a name is not known, or a sample cannot be diluted.
+    """
+    levels = list(dict.fromkeys(retention if isinstance(retention, Sequence) else [retention]))
+    for level in levels:
+        check_dilution(method, level)
+    if repeats < 1 or not levels:
+        raise InputError(f"dilution.repeats={repeats}, dilution.retention={levels}: at least one of each")
+    cpg_C, sample_S = split.view(VIEW)
+    sample_ids = store.samples["id"].to_numpy(str)[sample_S]
+    shown_S = _chosen(samples, sample_ids, "sample")
+    symbols = store.genes["symbol"]
+    gene_names = np.where(symbols.duplicated(keep=False), store.genes["id"], symbols).astype(str)
+    shown_G = _chosen(genes, gene_names, "gene")
+    expression_SG = read_expression(store, sample_S).numpy()
+    measured_CS = store.beta(cpg_C, sample_S)
+    module.eval()
+
+    _predict_undiluted(module, store, cpg_C[: BLOCK[0]], expression_SG)  # what only a first call costs
+    start = time.perf_counter()
+    undiluted_CS = _predict_undiluted(module, store, cpg_C, expression_SG)
+    one_prediction = time.perf_counter() - start
+    patient_S = store.samples["patient"].to_numpy(str)[sample_S]
+    bootstrap_grid(measured_CS, undiluted_CS, patient_S, seed)  # as an evaluation does for each view
+    one_evaluation = time.perf_counter() - start
+
+    start = time.perf_counter()
+    diluted = _Dilutions(expression_SG, sample_ids, method, seed)
+    mean_1G = read_expression(store, split.sample["train"]).mean(dim=0, keepdim=True)
+    draws = [(level, repeat) for level in levels for repeat in range(repeats)]
+    predicted_RCS, genes_R, mean_CS = _predict(module, store, cpg_C, diluted, draws, refit_scaler, mean_1G)
+    all_predictions = time.perf_counter() - start
+    tests = [(DILUTED, *draw) for draw in draws] + [(UNDILUTED, math.nan, 0), (MEAN_EXPRESSION, math.nan, 0)]
+    kept = [*genes_R, _distinct(expression_SG), math.nan]
+    rows = [
+        {"test": test, "method": method, "scaler": "refitted" if refit_scaler else "training", "seed": seed}
+        | {"retention": level, "repeat": repeat, "genes": n_genes}
+        | dict(_scores(measured_CS, beta_hat_CS, repeat))
+        for (test, level, repeat), n_genes, beta_hat_CS in zip(
+            tests, kept, [*predicted_RCS, undiluted_CS, mean_CS], strict=True
+        )
+    ]
+    all_dilutions = time.perf_counter() - start
+
+    shown, histograms = [], [_histogram("measured", math.nan, measured_CS)]
+    firsts = {level: (diluted(level, 0), predicted_RCS[draws.index((level, 0))]) for level in levels}
+    for level, (values_SG, beta_hat_CS) in {**firsts, math.nan: (expression_SG, undiluted_CS)}.items():
+        grid_SG = pd.DataFrame(values_SG[np.ix_(shown_S, shown_G)], sample_ids[shown_S], gene_names[shown_G])
+        grid = grid_SG.rename_axis("sample").reset_index().melt("sample", var_name="gene")
+        shown.append(grid.assign(retention=level))
+        histograms += [_histogram("expression", level, values_SG), _histogram("predicted", level, beta_hat_CS)]
+    facts = {
+        "n_cpgs": len(cpg_C),
+        "n_samples": len(sample_S),
+        "n_genes": len(gene_names),
+        "units": store.attributes["units"],
+        "n_draws": len(draws),
+        "evaluation_seconds": one_evaluation,
+        "dilution_seconds": all_dilutions,
+        "ratio": all_dilutions / one_evaluation,
+        "prediction_ratio": all_predictions / one_prediction,
+    }
+    return DilutionResult(
+        pd.DataFrame(rows), pd.concat(shown, ignore_index=True), pd.concat(histograms, ignore_index=True), facts
+    )
+
+
+class _Dilutions(NamedTuple):
+    """The test samples diluted to a level, the same at every call."""
+
+    expression_SG: np.ndarray
+    sample_S: np.ndarray
+    method: str
+    seed: int
+
+    def __call__(self, level: float, repeat: int) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, *float(level).as_integer_ratio(), repeat])
+        return dilute(self.expression_SG, self.method, level, rng, list(self.sample_S))
+
+
+def _predict_undiluted(
+    module: MethylationModule, store: Store, cpg_C: np.ndarray, expression_SG: np.ndarray
+) -> np.ndarray:
+    """Predict [C, S] in this process alone: with several, the first tests dilution and the others have left."""
+    samples = encode_samples(module, module.scaler(torch.from_numpy(expression_SG).to(module.device)))
+    parts = [combine(module, encode_cpgs(module, store, rows_C), samples) for rows_C in chunks(cpg_C, BLOCK[0])]
+    return np.concatenate(parts)
+
+
+def _predict(
+    module: MethylationModule,
+    store: Store,
+    cpg_C: np.ndarray,
+    diluted: _Dilutions,
+    draws: list[tuple[float, int]],
+    refit_scaler: bool,
+    mean_1G: torch.Tensor,
+) -> tuple[np.ndarray, list[float], np.ndarray]:
+    """Predict [R, C, S] for the draws, their distinct genes [R], and [C, S] where every sample has mean expression.
+
+    As many encoded CpGs as fit are kept, and all draws are combined with them, a few repeats of a level side by side.
+    """
+    n_samples = len(diluted.expression_SG)
+    side_by_side = max(1, COLUMNS_AT_ONCE // n_samples)
+    # a level's repeats keep their company whatever other levels are tested, and so the last digit of their results
+    groups = [
+        list(part)
+        for level in dict.fromkeys(level for level, _ in draws)
+        for part in chunks(np.flatnonzero([draw[0] == level for draw in draws]), side_by_side)
+    ]
+    genes_R = [0.0] * len(draws)
+    with TemporaryFile() as file:  # on disk, as a large view times many draws may not fit into memory
+        predicted_RCS = np.memmap(file, np.float32, "w+", shape=(len(draws), len(cpg_C), n_samples))
+    mean_C1 = np.empty((len(cpg_C), 1), np.float32)
+    for encoded in _encoded_cpgs(module, store, cpg_C):
+        mean = encode_samples(module, module.scaler(mean_1G.to(module.device)))
+        for rows, cpgs in encoded:
+            mean_C1[rows] = combine(module, cpgs, mean)
+        for group in groups:
+            scaled = []
+            for at in group:
+                values_SG = diluted(*draws[at])
+                genes_R[at] = _distinct(values_SG)
+                expression_SG = torch.from_numpy(values_SG).to(module.device)
+                scaler = module.scaler
+                if refit_scaler:
+                    scaler = type(module.scaler)(expression_SG.shape[1]).to(module.device)
+                    scaler.fit(expression_SG)
+                scaled.append(scaler(expression_SG))
+            samples = encode_samples(module, torch.cat(scaled))
+            for rows, cpgs in encoded:
+                beta_hat = combine(module, cpgs, samples).reshape(-1, len(group), n_samples)
+                predicted_RCS[group, rows] = beta_hat.swapaxes(0, 1)
+    return predicted_RCS, genes_R, np.broadcast_to(mean_C1, predicted_RCS.shape[1:])
+
+
+def _encoded_cpgs(module: MethylationModule, store: Store, cpg_C: np.ndarray) -> Iterator[list[tuple[slice, Any]]]:
+    """Encode blocks of CpGs and give them, with their places, in lists as large as memory allows."""
+    encoded, size = [], 0
+    for place in chunks(np.arange(len(cpg_C)), BLOCK[0]):
+        cpgs = encode_cpgs(module, store, cpg_C[place])
+        encoded.append((slice(place[0], place[-1] + 1), cpgs))
+        size += sum(part.nbytes for part in cpgs if isinstance(part, torch.Tensor))
+        if size > ENCODED_BYTES:
+            yield encoded
+            encoded, size = [], 0
+    if encoded:
+        yield encoded
+
+
+def _distinct(values_SG: np.ndarray) -> float:
+    return float((values_SG > 0).sum(axis=1).mean())
+
+
+def _scores(measured_CS: np.ndarray, predicted_CS: np.ndarray, repeat: int) -> dict[str, float]:
+    batched = metrics.spearman_batch50
+    return {
+        "mae": metrics.mae(measured_CS, predicted_CS),
+        "spearman": metrics.spearman(measured_CS, predicted_CS),
+        "spearman_batch50": batched(measured_CS, predicted_CS, seed=repeat),
+        "spearman_upstream": batched(measured_CS, predicted_CS, n_batches=UPSTREAM_BATCHES, seed=repeat),
+        "mas_pcc": metrics.mas_pcc(measured_CS, predicted_CS),
+        "mac_pcc": metrics.mac_pcc(measured_CS, predicted_CS),
+    }
+
+
+def _histogram(quantity: str, level: float, values: np.ndarray) -> pd.DataFrame:
+    bounds = (0.0, max(1.0, math.ceil(float(values.max())))) if quantity == "expression" else (-0.1, 1.1)
+    shown = np.clip(values[np.isfinite(values)], *bounds)
+    share, edges = np.histogram(shown, BINS, bounds)
+    return pd.DataFrame(
+        {"quantity": quantity, "retention": level, "low": edges[:-1], "high": edges[1:], "share": share / shown.size}
+    )
+
+
+def _chosen(wanted: int | Sequence[str], names: np.ndarray, kind: str) -> np.ndarray:
+    """Find the places of some names, or of so many evenly spaced ones."""
+    if isinstance(wanted, int):
+        if wanted < 1:
+            raise InputError(f"dilution.{kind}s={wanted}: at least one {kind}, or a list of their names")
+        return np.unique(np.linspace(0, len(names) - 1, min(wanted, len(names))).astype(int))
+    places = {name: at for at, name in enumerate(names)}
+    for name in wanted:
+        if name not in places:
+            raise InputError(
+                f"dilution.{kind}s: no {kind} {name!r} in the test view; for example {names[0]!r} is there"
+            )
+    return np.array([places[name] for name in dict.fromkeys(wanted)])
+
+
+def summarise(repeats: pd.DataFrame) -> pd.DataFrame:
+    """Mean, standard deviation and 95 % interval of the mean (Student's t) over the repeats of each level.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a level, in ascending order, then the undiluted samples and the training mean: ``test``, ``retention``,
+        ``repeats``, and for ``genes`` and each score ``<name>``, ``<name>_sd``, ``<name>_low``, ``<name>_high`` (NaN
+        with a single repeat or where the score is not defined).
+    """
+    rows = []
+    for test in (DILUTED, UNDILUTED, MEAN_EXPRESSION):
+        for retention, group in repeats[repeats["test"] == test].groupby("retention", dropna=False):
+            row = {"test": test, "retention": retention, "repeats": len(group)}
+            for name in ("genes", *SCORES):
+                values = group[name].dropna()
+                mean, sd, n = values.mean(), values.std(), len(values)
+                margin = student_t.ppf(0.975, n - 1) * sd / math.sqrt(n) if n > 1 else math.nan
+                row |= {name: mean, f"{name}_sd": sd, f"{name}_low": mean - margin, f"{name}_high": mean + margin}
+            rows.append(row)
+    return pd.DataFrame(rows)

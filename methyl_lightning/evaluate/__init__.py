@@ -1,0 +1,1 @@
+"""A trained module on the test views: ``python -m methyl_lightning.evaluate``."""

@@ -1,0 +1,112 @@
+"""A model beside its references on the same cells: differences of their metrics, from the bootstraps that each left.
+
+Every tested model leaves ``bootstrap.npz`` in its folder: the metrics of each view, and their values in the resamples,
+which are the same patients and CpGs for every model that was tested on the same cells with the same seed.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from methyl_lightning.files import InputError, replacing
+from methyl_lightning.metrics.bootstrap import Bootstrap, difference
+
+FILE = "bootstrap.npz"
+COLUMNS = (
+    *("view", "model", "reference", "metric", "difference", "low", "high", "p"),
+    *("low_cpgs", "high_cpgs", "p_cpgs"),
+)
+SHOWN = {"mae": "MAE", "spearman": "Spearman", "mas_pcc": "MAS-PCC"}
+
+
+def cells_key(measured_CS: np.ndarray, patient_S: np.ndarray, seed: int) -> str:
+    """Name the cells and the resamples of a view, so that only like is compared with like."""
+    digest = hashlib.blake2b(np.ascontiguousarray(measured_CS).data, digest_size=16)
+    digest.update("\n".join([str(seed), str(measured_CS.shape), *patient_S]).encode())
+    return digest.hexdigest()
+
+
+def save_bootstrap(folder: Path, found: Mapping[str, Mapping[str, Bootstrap]], keys: Mapping[str, str]) -> None:
+    """Write the bootstrap of every view (float32), and the key of its cells, into a model's folder."""
+    arrays = {f"{view}/cells": np.array(key) for view, key in keys.items()}
+    for view, metrics in found.items():
+        for name, one in metrics.items():
+            arrays[f"{view}/{name}/value"] = np.array(one.value)
+            arrays[f"{view}/{name}/patients"] = one.patients_R.astype(np.float32)
+            arrays[f"{view}/{name}/cpgs"] = one.cpgs_R.astype(np.float32)
+    with replacing(folder / FILE, "bootstrap") as path, path.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def compare(model: Path, reference: Path) -> pd.DataFrame:
+    """Subtract a reference's metrics from a model's, wherever both are defined.
+
+    Parameters
+    ----------
+    model, reference
+        Folders of two models that were tested on the same cells, in one run or in two with the same split and seed.
+
+    Returns
+    -------
+    pandas.DataFrame
+        view, metric, difference, its 95 % interval and two-sided p over patients, and the same over CpGs.
+
+    Raises
+    ------
+    InputError
+        If a folder has no bootstrap, or the cells or the seeds differ.
+    """
+    for folder in (model, reference):
+        if not (folder / FILE).is_file():
+            raise InputError(f"{folder / FILE}: no such file; test the model again with methyl_lightning.evaluate")
+    rows = []
+    with np.load(model / FILE) as ours, np.load(reference / FILE) as theirs:
+        for view in (key.removesuffix("/cells") for key in ours if key.endswith("/cells")):
+            if f"{view}/cells" not in theirs or theirs[f"{view}/cells"] != ours[f"{view}/cells"]:
+                raise InputError(
+                    f"{reference}: was not tested on the cells of {model} ({view}) with the same seed; "
+                    "use the same store, split and seed"
+                )
+            for name in (key.split("/")[1] for key in ours if key.startswith(f"{view}/") and key.endswith("/value")):
+                at = f"{view}/{name}"
+                values = float(ours[f"{at}/value"]), float(theirs[f"{at}/value"])
+                if any(map(math.isnan, values)):
+                    continue
+                over = [
+                    difference(*values, ours[f"{at}/{unit}"], theirs[f"{at}/{unit}"]) for unit in ("patients", "cpgs")
+                ]
+                rows.append((view, name, *over[0], *over[1][1:]))
+    return pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in ("model", "reference")])
+
+
+def compare_references(folder: Path, label: str) -> pd.DataFrame:
+    """Compare a run's model with each reference trained beside it, and write ``comparisons.csv`` where there is one."""
+    parts = []
+    for path in sorted(folder.glob("references/*")):
+        if path.name != "ceiling":
+            parts.append(compare(folder, path).assign(model=label, reference=path.name))
+    if not parts:
+        return pd.DataFrame(columns=list(COLUMNS))
+    table = pd.concat(parts)[list(COLUMNS)]
+    with replacing(folder / "comparisons.csv", "comparisons") as path:
+        table.to_csv(path, index=False)
+    return table
+
+
+def comparison_lines(table: pd.DataFrame, view: str) -> list[str]:
+    """Say in one line a reference how far the model is above it in a view, with p over patients and over CpGs."""
+    lines = []
+    for reference, rows in table[table["view"] == view].groupby("reference", sort=False):
+        cells = [
+            f"{SHOWN[str(row.metric)]} {row.difference:+.3f} (p {row.p:.2g}; {row.p_cpgs:.2g})"
+            for row in rows.itertuples()
+            if row.metric in SHOWN
+        ]
+        lines.append(f"  {rows['model'].iloc[0]} − {reference!s}: {', '.join(cells)}")
+    if lines:
+        lines.insert(0, f"differences on {view} (p over patients; over CpGs; all in comparisons.csv):")
+    return lines

@@ -1,0 +1,172 @@
+"""A trained module on the test views: predictions, metrics with intervals, figures, one table.
+
+Legend: C CpGs, S samples.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+from omegaconf import OmegaConf
+
+from methyl_lightning.data.distances import nearest_gene
+from methyl_lightning.data.splits import TEST_VIEWS, Split, beta_variance, load_split
+from methyl_lightning.data.store import Store
+from methyl_lightning.evaluate import figures
+from methyl_lightning.evaluate.comparisons import cells_key, save_bootstrap
+from methyl_lightning.evaluate.strata import Stratum, strata, strata_table
+from methyl_lightning.evaluate.table import DATA, HEADLINE
+from methyl_lightning.files import InputError, replacing
+from methyl_lightning.metrics import scores as metrics
+from methyl_lightning.metrics.bootstrap import bootstrap_grid, interval
+from methyl_lightning.model.checkpoint import load_checkpoint
+from methyl_lightning.model.grid import predict_grid, to_anndata
+from methyl_lightning.model.module import MethylationModule
+from methyl_lightning.prepare.simulated import read_ceiling
+
+
+def load_run(
+    checkpoint: Path, store: str | None = None, split_file: str | None = None
+) -> tuple[MethylationModule, Store, Split, Any]:
+    """Load a checkpoint, and beside it the run's store, split and configuration.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint, its configuration or its split is missing or broken.
+    """
+    if not checkpoint.is_file():
+        raise InputError(f"{checkpoint}: no such checkpoint; training writes best.ckpt into its run folder")
+    config = checkpoint.parent / "config.yaml"
+    if not config.is_file():
+        raise InputError(f"{config}: no such file; a checkpoint is tested in its run folder, beside config.yaml")
+    run = OmegaConf.load(config)
+    opened = Store(store or run.data.store)
+    split = load_split(Path(split_file or checkpoint.parent / "split.json"), opened)
+    return load_checkpoint(checkpoint), opened, split, run
+
+
+def evaluate_model(
+    module: MethylationModule, store: Store, split: Split, folder: Path, seed: int, checkpoint: str
+) -> None:
+    """Predict the three test views and write predictions, metrics (see below) and figures into the run folder.
+
+    ``metrics.json`` has every metric with its intervals over patients and over CpGs, ``strata.csv`` those of parts of
+    the views, ``bootstrap.npz`` what comparisons are made of; predictions carry the correlation of each CpG and sample.
+    With several processes all predict and the first one writes.
+    """
+    predicted = {view: predict_grid(module, store, *split.view(view)) for view in TEST_VIEWS}
+    if module.global_rank == 0:
+        _write_metrics(folder, store, split, predicted.__getitem__, seed)
+        for view, predicted_CS in predicted.items():
+            measured_CS = store.beta(*split.view(view))
+            data = to_anndata(store, *split.view(view), predicted_CS, measured_CS, view=view, checkpoint=checkpoint)
+            data.var["pearson"] = metrics.pearson_per_cpg(measured_CS, predicted_CS)
+            data.obs["pearson"] = metrics.pearson_per_sample(measured_CS, predicted_CS)
+            with replacing(folder / f"predictions_{view}.h5ad", "predictions") as path:
+                data.write_h5ad(path)
+        title = f"{module.hparams['network']}, {', '.join(module.provenance['cohort'])}: unseen CpGs × unseen patients"
+        figure = figures.predicted_against_measured(store.beta(*split.view(HEADLINE)), predicted[HEADLINE], title)
+        save_figure(figure, folder / "figures" / f"predicted_against_measured_{HEADLINE}.png")
+
+
+def read_test(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Read the metrics of a run folder, and measured and predicted beta of each of its test views."""
+    views = {view: anndata.read_h5ad(folder / f"predictions_{view}.h5ad") for view in TEST_VIEWS}
+    grids = {view: (np.asarray(data.layers["measured"]), np.asarray(data.X)) for view, data in views.items()}
+    return json.loads((folder / "metrics.json").read_text()), grids
+
+
+def evaluate_ceiling(store: Store, split: Split, folder: Path, seed: int) -> bool:
+    """Write the best attainable metrics of a simulated cohort; False where the truth is not known."""
+    if read_ceiling(store.path, *split.view(HEADLINE), cpg_seen=False) is None:
+        return False
+
+    def ceiling(view: str) -> np.ndarray:
+        truth_CS = read_ceiling(store.path, *split.view(view), cpg_seen=view.startswith("train_cpg"))
+        assert truth_CS is not None
+        return truth_CS
+
+    _write_metrics(folder, store, split, ceiling, seed)
+    return True
+
+
+def _write_metrics(folder: Path, store: Store, split: Split, predict: Callable[[str], np.ndarray], seed: int) -> None:
+    results: dict[str, dict[str, Any]] = {}
+    bootstraps, keys, tables = {}, {}, []
+    for view in TEST_VIEWS:
+        cpg_C, sample_S = split.view(view)
+        measured_CS, predicted_CS = store.beta(cpg_C, sample_S), predict(view)
+        patient_S = store.samples["patient"].to_numpy(str)[sample_S]
+        results[view] = {
+            "n_cpgs": len(cpg_C),
+            "n_samples": len(sample_S),
+            "n_pairs": int(np.isfinite(measured_CS).sum()),
+        }
+        bootstraps[view] = bootstrap_grid(measured_CS, predicted_CS, patient_S, seed)
+        keys[view] = cells_key(measured_CS, patient_S, seed)
+        for name, found in bootstraps[view].items():
+            results[view][name] = _finite(found.value)
+            for key, resampled_R in ((f"{name}_ci95", found.patients_R), (f"{name}_ci95_cpgs", found.cpgs_R)):
+                results[view][key] = [_finite(bound) for bound in interval(found.value, resampled_R)[1:]]
+        table = strata_table(measured_CS, predicted_CS, patient_S, view_strata(store, split, view), seed)
+        tables.append(table.assign(view=view)[["view", *table.columns]])
+    save_bootstrap(folder, bootstraps, keys)
+    with replacing(folder / "strata.csv", "strata") as path:
+        pd.concat(tables).to_csv(path, index=False)
+    with replacing(folder / "metrics.json", "metrics") as path:
+        path.write_text(json.dumps(results, indent=1, allow_nan=False))
+
+
+def view_strata(store: Store, split: Split, view: str) -> list[Stratum]:
+    """Divide a view by distance to the nearest gene, island, variance over the training samples, and cohort.
+
+    For CpGs that are not trained on, too, the variance is that of their beta in training samples, which no model saw.
+    """
+    cpg_C, sample_S = split.view(view)
+    gene_C, bp_C = nearest_gene(store.distances.rows(cpg_C))
+    return strata(
+        np.where(gene_C < 0, np.nan, bp_C),
+        store.cpgs["island"].to_numpy(str)[cpg_C],
+        beta_variance(store, cpg_C, split.sample["train"]),
+        store.samples["cohort"].to_numpy(str)[sample_S],
+    )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure as PNG, or nothing."""
+    with replacing(path, "figure") as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
+
+
+def save_training_curves(folder: Path) -> None:
+    """Draw the run's CSV log, where there is one, into its figures."""
+    logs = sorted(folder.glob("log/*/metrics.csv"))  # a run that was continued has several
+    if logs:
+        log = pd.concat([pd.read_csv(path) for path in logs])
+        save_figure(figures.training_curves(log), folder / "figures" / "training_curves.png")
+
+
+def save_data(store: Store, folder: Path) -> None:
+    """Write what a run was made on into its folder: sizes, assembly, units and provenance of the store."""
+    described = {
+        "n_cpgs": len(store.cpgs),
+        "n_samples": len(store.samples),
+        "n_patients": int(store.samples["patient"].nunique()),
+        "n_genes": len(store.genes),
+        "cohorts": store.samples["cohort"].value_counts().to_dict(),
+        "window": store.window,
+        "assembly": store.attributes["assembly"],
+        "units": store.attributes["units"],
+        "provenance": store.attributes["provenance"],
+    }
+    (folder / DATA).write_text(json.dumps(described, indent=1))

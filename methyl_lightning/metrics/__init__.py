@@ -1,0 +1,1 @@
+"""Metrics of a predicted grid, and their intervals."""

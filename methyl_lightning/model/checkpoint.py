@@ -1,0 +1,124 @@
+"""Checkpoints as prediction uses them: loaded without the store, completed after testing, exported and read back."""
+
+import json
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from methyl_lightning import __version__
+from methyl_lightning.files import InputError, replacing, scratch_folder
+from methyl_lightning.model.module import CHECKPOINT_FORMAT, MethylationModule
+
+WEIGHTS, CARD = "model.safetensors", "card.json"  # of an exported folder
+RECORD, STATE = "training_record", "state_dict"
+
+
+class StreamedCheckpoints(TorchCheckpointIO):
+    """Writes a trainer's checkpoints straight into their file; Lightning's own way holds all bytes in memory first."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write a file that takes the place of a former one only when it is whole."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path, "checkpoint") as temporary:
+            torch.save(checkpoint, temporary)
+
+
+def load_checkpoint(path: str | Path) -> MethylationModule:
+    """Rebuild a trained module, on the CPU and in evaluation mode, from a checkpoint or an exported folder.
+
+    Raises
+    ------
+    InputError
+        If there is none, it is damaged, or a newer version of this program wrote it.
+    """
+    path = Path(path)
+    content = _read_folder(path) if path.is_dir() else _read_file(path)
+    module = MethylationModule(**content["hyper_parameters"])
+    module.on_load_checkpoint(content)
+    module.load_state_dict(content[STATE])
+    return module.eval()
+
+
+def check_resumable(path: str | Path) -> None:
+    """Refuse a checkpoint that training cannot go on from.
+
+    Raises
+    ------
+    InputError
+        If there is none, it is damaged, or it holds no state of the optimiser, as best.ckpt.
+    """
+    if "optimizer_states" not in _read_file(Path(path)):
+        raise InputError(f"{path}: holds weights alone; training goes on from last.ckpt of the same folder")
+
+
+def complete_checkpoint(path: Path, card: dict[str, Any]) -> None:
+    """Write what testing has told into a checkpoint; nothing else of it changes."""
+    content = _read_file(path)
+    content["methyl_lightning"]["card"] = card
+    with replacing(path, "checkpoint") as temporary:
+        torch.save(content, temporary)
+
+
+def export_folder(path: str | Path, folder: str | Path) -> None:
+    """Write a checkpoint as ``model.safetensors`` (all numbers) and ``card.json`` (all words) into a new folder.
+
+    Raises
+    ------
+    InputError
+        If the folder exists, or the checkpoint cannot be read.
+    """
+    content, folder = _read_file(Path(path)), Path(folder)
+    if folder.exists():
+        raise InputError(f"{folder}: exists already; name a new folder to export into")
+    tensors = {f"{part}.{name}": value for part in (RECORD, STATE) for name, value in content[part].items()}
+    words = {"hyper_parameters": dict(content["hyper_parameters"]), **content["methyl_lightning"]}
+    with scratch_folder(folder, "checkpoint") as temporary:
+        # a file holds each tensor once and in order
+        save_file({name: value.clone().contiguous() for name, value in tensors.items()}, temporary / WEIGHTS)
+        (temporary / CARD).write_text(json.dumps(words, indent=1))
+        temporary.rename(folder)
+
+
+def _check_format(path: Path, own: dict[str, Any]) -> None:
+    if own.get("format", 0) > CHECKPOINT_FORMAT:
+        raise InputError(
+            f"{path}: written by methyl_lightning {own['version']} (checkpoint format {own['format']}), this is "
+            f"{__version__} (format {CHECKPOINT_FORMAT}); install the newer version"
+        )
+    if own.get("format", 0) < CHECKPOINT_FORMAT:
+        raise InputError(f"{path}: written by an unreleased version of methyl_lightning; train again")
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint; training writes best.ckpt into its run folder")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        own = content["methyl_lightning"]
+    except (RuntimeError, EOFError, OSError, UnpicklingError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: truncated or not a checkpoint; take another one of the run") from error
+    _check_format(path, own)
+    return content
+
+
+def _read_folder(folder: Path) -> dict[str, Any]:
+    try:
+        words = json.loads((folder / CARD).read_text())
+        _check_format(folder, words)
+        tensors = load_file(folder / WEIGHTS)
+    except (OSError, json.JSONDecodeError, SafetensorError) as error:
+        raise InputError(
+            f"{folder}: no exported checkpoint ({CARD} and {WEIGHTS}): {error}; export it again"
+        ) from error
+    content: dict[str, Any] = {"hyper_parameters": words.pop("hyper_parameters"), "methyl_lightning": words}
+    for part in (RECORD, STATE):
+        content[part] = {
+            name.removeprefix(f"{part}."): value for name, value in tensors.items() if name.startswith(f"{part}.")
+        }
+    return content

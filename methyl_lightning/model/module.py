@@ -1,0 +1,158 @@
+"""Training: loss, optimiser, logging, and a checkpoint that carries all that prediction needs.
+
+Legend: C CpGs, S samples, G genes, N pairs.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from methyl_lightning import __version__, networks
+from methyl_lightning.data.datamodule import GridBatch, GridDataModule, PairBatch
+from methyl_lightning.data.expression import SCALERS
+from methyl_lightning.metrics import scores as metrics
+from methyl_lightning.model.memory import keep_freed_memory
+from methyl_lightning.model.record import TrainingRecord, record_training
+
+CHECKPOINT_FORMAT = 1  # raised whenever a former program could not read what is written
+
+
+class MethylationModule(L.LightningModule):
+    """Fits a network of the two-tower contract to beta values by mean absolute error.
+
+    Plain arguments only, so that ``load_from_checkpoint(path)`` rebuilds the network with neither Hydra nor the store.
+
+    Parameters
+    ----------
+    network
+        Name of a class in :mod:`methyl_lightning.networks`.
+    n_genes, window
+        Sizes of the store.
+    learning_rate
+        Of Adam.
+    expression_scaling
+        ``minmax`` (10…100, as upstream), ``zscore`` or ``none``; fitted on training samples.
+    **settings
+        Further arguments of the network.
+    """
+
+    def __init__(
+        self,
+        network: str,
+        n_genes: int,
+        window: int,
+        learning_rate: float = 1e-3,
+        expression_scaling: str = "minmax",
+        **settings: Any,
+    ):
+        super().__init__()
+        if network not in networks.__all__:
+            raise ValueError(f"network={network!r}: must be a class of methyl_lightning.networks")
+        if not learning_rate > 0:
+            raise ValueError(f"learning_rate={learning_rate}: must be positive")
+        if expression_scaling not in SCALERS:
+            raise ValueError(f"expression_scaling={expression_scaling!r}: must be one of {tuple(SCALERS)}")
+        self.save_hyperparameters()
+        self.learning_rate = learning_rate
+        self.network = getattr(networks, network)(n_genes=n_genes, window=window, **settings)
+        self.scaler = SCALERS[expression_scaling](n_genes)
+        self.provenance: dict[str, Any] = {}
+        self._record: TrainingRecord | None = None
+        self._take_record: Callable[[], TrainingRecord] | None = None
+        self.card: dict[str, Any] = {}
+        self._validated: list[tuple[Tensor, Tensor]] = []
+
+    def setup(self, stage: str) -> None:
+        """Fit the statistics before the first step; a resumed checkpoint then overwrites them alike."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and isinstance(datamodule, GridDataModule):
+            self.fit_statistics(datamodule)
+        if stage == "fit" and self.trainer.strategy.root_device.type == "cpu":
+            keep_freed_memory()
+
+    def fit_statistics(self, datamodule: GridDataModule) -> None:
+        """Fit on training data what is fitted without gradients, and note where the data came from."""
+        self.scaler.fit(datamodule.train_expression())
+        if isinstance(self.network, networks.ClosedFormNetwork):
+            view = datamodule.training_view()
+            self.network.fit_closed_form(view._replace(expression_SG=self.scaler(view.expression_SG)))
+        if isinstance(self.network, networks.LevyJurgenson):
+            near = datamodule.store.distances.rows(datamodule.split.cpg["train"])
+            self.network.fit_near_genes(torch.from_numpy(near.gene_N).long(), torch.from_numpy(near.bp_N))
+        self.provenance = datamodule.provenance()
+        rows = datamodule.split.view("train_cpg-train_sample")
+        self._take_record = partial(record_training, datamodule.store, *rows)
+
+    def training_record(self) -> TrainingRecord | None:
+        """Return what a checkpoint keeps of the training data, None before fit.
+
+        Taken when first asked for, at the first checkpoint: it reads all of the training view, which no step waits for.
+        """
+        if self._take_record is not None:
+            self._record, self._take_record = self._take_record(), None
+        return self._record
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add units, assembly and the origin of the data, the CpGs and genes, and what testing has told."""
+        record = self.training_record()
+        checkpoint["methyl_lightning"] = {
+            "format": CHECKPOINT_FORMAT,
+            "version": __version__,
+            "provenance": self.provenance,
+            "card": self.card,
+            "tables": record.tables() if record else {},
+        }
+        checkpoint["training_record"] = record.tensors() if record else {}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take them back."""
+        own = checkpoint["methyl_lightning"]
+        self.provenance, self.card = own["provenance"], own["card"]
+        if own["tables"]:
+            self._record = TrainingRecord.restore(checkpoint["training_record"], own["tables"])
+            self._take_record = None
+
+    def forward(self, batch: GridBatch | PairBatch) -> Tensor:
+        """Predict beta_hat [C, S], or [N] for single cells, from unscaled expression."""
+        if isinstance(batch, PairBatch):
+            return self.network.forward_pairs(batch.cpgs, self.scaler(batch.expression_NG))
+        return self.network(batch.cpgs, self.scaler(batch.expression_SG))
+
+    def training_step(self, batch: GridBatch | PairBatch, batch_idx: int) -> Tensor:
+        """Mean absolute error over the measured cells of a block; one without any has no gradient."""
+        beta = batch.beta_N if isinstance(batch, PairBatch) else batch.beta_CS
+        measured = ~beta.isnan()
+        # never None where there are parameters: with several processes all must take part in the step
+        loss = (self(batch) - beta)[measured].abs().sum() / measured.sum().clamp(min=1)
+        if measured.any():
+            self.log("train/mae", loss.detach(), on_step=True, on_epoch=False)
+        return loss
+
+    def validation_step(self, batch: GridBatch, batch_idx: int) -> None:
+        """Keep predictions of the fixed validation subset."""
+        measured_CS = ~batch.beta_CS.isnan()
+        self._validated.append((batch.beta_CS[measured_CS].cpu(), self(batch)[measured_CS].float().cpu()))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log MAE and Spearman pooled over the subset."""
+        measured_N, predicted_N = (torch.cat(parts).numpy() for parts in zip(*self._validated, strict=True))
+        self._validated.clear()
+        # every rank sees the same cells; sync_dist only makes sure that all take the same decision to stop
+        values = {
+            "val/mae": metrics.mae(measured_N[None], predicted_N[None]),
+            "val/spearman": metrics.spearman(measured_N[None], predicted_N[None]),
+        }
+        self.log_dict(values, prog_bar=True, sync_dist=True)
+        # what checkpoints and early stopping go by: Spearman, or MAE as long as predictions do not differ at all
+        spearman = values["val/spearman"]
+        score = -values["val/mae"] if math.isnan(spearman) else spearman
+        self.log("val/score", score, logger=False, sync_dist=True)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam, as the port."""
+        return torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=True)

@@ -1,0 +1,107 @@
+"""What a checkpoint keeps of its training data, so that prediction needs no store.
+
+Legend: C CpGs, S samples, G genes, L bases, N (CpG, gene) entries, Q quantiles.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from methyl_lightning.data.store import GENE_COLUMNS, Distances, Store
+
+QUANTILES = (np.arange(10) + 0.5) / 10  # each stands for a tenth of the samples
+CPG_COLUMNS = ("id", "chrom", "position", "island", "training_mean", "training_deviation")
+
+
+class TrainingRecord(NamedTuple):
+    """The CpGs and genes of the store, and what was fitted on its training part alone.
+
+    Attributes
+    ----------
+    cpgs
+        One row a CpG of the store, trained on or not: id, chrom, position, island, and training_mean and
+        training_deviation of its beta over the training samples (NaN for a CpG that was held out).
+    genes
+        The store's gene table: symbol, id, chrom, start, end, strand.
+    sequence_CL
+        uint8 codes of ACGTN.
+    distances
+        Gene distances of the CpGs.
+    mean_G, linear_mean_G
+        Mean expression of each gene over the training samples, in the store's units and on the linear scale.
+    quantile_QG
+        Quantiles 0.05, 0.15, … 0.95 of each gene over the training samples, in the store's units.
+    """
+
+    cpgs: pd.DataFrame
+    genes: pd.DataFrame
+    sequence_CL: np.ndarray
+    distances: Distances
+    mean_G: np.ndarray
+    linear_mean_G: np.ndarray
+    quantile_QG: np.ndarray
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the numbers by name."""
+        return {
+            "sequence": torch.from_numpy(np.array(self.sequence_CL)),
+            "indptr": torch.from_numpy(np.asarray(self.distances.indptr_C, dtype=np.int64)),
+            "gene": torch.from_numpy(np.array(self.distances.gene_N)),
+            "bp": torch.from_numpy(np.array(self.distances.bp_N)),
+            "position": torch.from_numpy(self.cpgs["position"].to_numpy(np.int64, copy=True)),
+            "training_mean": torch.from_numpy(self.cpgs["training_mean"].to_numpy(np.float32, copy=True)),
+            "training_deviation": torch.from_numpy(self.cpgs["training_deviation"].to_numpy(np.float32, copy=True)),
+            "mean": torch.from_numpy(self.mean_G),
+            "linear_mean": torch.from_numpy(self.linear_mean_G),
+            "quantile": torch.from_numpy(self.quantile_QG),
+        }
+
+    def tables(self) -> dict[str, dict[str, list[Any]]]:
+        """Return the words, and the positions of the genes, as plain lists."""
+        return {
+            "cpgs": {column: self.cpgs[column].tolist() for column in ("id", "chrom", "island")},
+            "genes": {column: self.genes[column].tolist() for column in GENE_COLUMNS},
+        }
+
+    @classmethod
+    def restore(cls, tensors: Mapping[str, Tensor], tables: Mapping[str, Any]) -> "TrainingRecord":
+        """Put together what :meth:`tensors` and :meth:`tables` have taken apart."""
+        arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+        numbers = {name: arrays[name] for name in ("position", "training_mean", "training_deviation")}
+        return cls(
+            pd.DataFrame({**tables["cpgs"], **numbers})[list(CPG_COLUMNS)],
+            pd.DataFrame(tables["genes"]),
+            arrays["sequence"],
+            Distances(arrays["indptr"], arrays["gene"], arrays["bp"]),
+            arrays["mean"],
+            arrays["linear_mean"],
+            arrays["quantile"],
+        )
+
+
+def is_log2(units: str) -> bool:
+    """Tell whether values are log2(x + 1) of something linear, as ``log2(norm+1)`` says."""
+    return units.startswith("log2(") and units.endswith("+1)")
+
+
+def record_training(store: Store, cpg_C: np.ndarray, sample_S: np.ndarray) -> TrainingRecord:
+    """Take the record of a store whose rows ``cpg_C`` × ``sample_S`` are the training view."""
+    mean_C, deviation_C = (np.full(len(store.cpgs), np.nan, dtype=np.float32) for _ in range(2))
+    n_C, mean_C[cpg_C], square_C = store.beta_moments(cpg_C, sample_S)
+    np.divide(square_C, n_C, out=square_C, where=n_C > 0)
+    deviation_C[cpg_C] = np.where(n_C > 0, np.sqrt(square_C), np.nan)
+    expression_SG = store.expression_SG[sample_S].astype(np.float64)
+    linear_SG = np.exp2(expression_SG) - 1 if is_log2(store.attributes["units"]) else expression_SG
+    return TrainingRecord(
+        store.cpgs.assign(training_mean=mean_C, training_deviation=deviation_C),
+        store.genes,
+        store.sequence_CL,
+        store.distances,
+        expression_SG.mean(axis=0).astype(np.float32),
+        linear_SG.mean(axis=0).astype(np.float32),
+        np.quantile(expression_SG, QUANTILES, axis=0).astype(np.float32),
+    )

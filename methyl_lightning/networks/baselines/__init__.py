@@ -1,0 +1,1 @@
+"""What a network must beat, most of it in closed form."""

@@ -1,0 +1,297 @@
+"""CpGs as people name them → what the network may know of each: sequence and gene distances.
+
+Legend: C CpGs, L bases.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from methyl_lightning.data.distances import gene_distances
+from methyl_lightning.data.store import ALPHABET, UNKNOWN_POSITION, Distances, Store, cpg_keys
+from methyl_lightning.files import InputError
+from methyl_lightning.model.module import MethylationModule
+from methyl_lightning.model.record import CPG_COLUMNS, TrainingRecord
+from methyl_lightning.networks.contract import CpgFeatures
+from methyl_lightning.readers.fasta import Fasta, find_centres, genome_windows, open_fasta, probe_windows
+from methyl_lightning.readers.probes import chromosome
+from methyl_lightning.readers.text import read_lines
+
+ALL = "all"
+PLACE = re.compile(r"^(?P<chrom>[\w.]+):(?P<position>\d+)$")
+DEFAULT_LIMIT_BP = 100_000
+UNKNOWN_BASE = ALPHABET.index("N")
+# lengths of chromosomes by which a whole genome is told from another
+ASSEMBLIES = {
+    "hg19": {"chr1": 249_250_621, "chr22": 51_304_566, "chrX": 155_270_560},
+    "hg38": {"chr1": 248_956_422, "chr22": 50_818_468, "chrX": 156_040_895},
+    "mm10": {"chr1": 195_471_971, "chrX": 171_031_299},
+    "mm39": {"chr1": 195_154_279, "chrX": 169_476_592},
+}
+SAME_ASSEMBLY = {"GRCh37": "hg19", "GRCh38": "hg38", "GRCm38": "mm10", "GRCm39": "mm39"}
+POSITION_NAMES = ("position", "start", "chromStart")
+
+
+class CpgSet(NamedTuple):
+    """CpGs that are predicted.
+
+    Attributes
+    ----------
+    table
+        One row a CpG: id, chrom, position, island, training_mean, training_deviation.
+    sequence_CL
+        uint8 codes of ACGTN, only N where there is no sequence.
+    distances
+        To the genes of the checkpoint.
+    key_C
+        See :class:`methyl_lightning.networks.contract.CpgFeatures`.
+    """
+
+    table: pd.DataFrame
+    sequence_CL: np.ndarray
+    distances: Distances
+    key_C: np.ndarray
+
+    def features(self, cpg_C: np.ndarray) -> CpgFeatures:
+        """Take the features of some CpGs as tensors."""
+        distances = self.distances.rows(cpg_C)
+        return CpgFeatures(
+            torch.from_numpy(self.sequence_CL[cpg_C]),
+            torch.from_numpy(distances.gene_N.astype(np.int64)),
+            torch.from_numpy(distances.bp_N),
+            torch.from_numpy(distances.indptr_C[:-1]),
+            torch.from_numpy(self.key_C[cpg_C]),
+        )
+
+
+def read_cpg_set(
+    module: MethylationModule, cpgs: str | Path | Sequence[str] | pd.DataFrame, genome: str | Path | None
+) -> CpgSet:
+    """Find sequence and gene distances of CpGs.
+
+    Parameters
+    ----------
+    module
+        Trained module with its record.
+    cpgs
+        - ``all``, a sequence of probe ids, or a file whose lines begin with one: CpGs of the training store, which the
+          checkpoint carries.
+        - a data frame or a TSV with columns chrom and position (0-based, of the C on the + strand) and perhaps id, or a
+          BED file: with the bases from ``genome``.
+        - a FASTA of windows with CG in the centre; ``>id`` or ``>id chrom:position``, without a position no distances.
+        - a store: all of its CpGs.
+    genome
+        FASTA of the checkpoint's assembly.
+
+    Raises
+    ------
+    InputError
+        If a CpG is unknown, its centre is not CG, or the genome is missing or of another assembly.
+    """
+    record = module.training_record()
+    assert record is not None
+    window = int(module.hparams["window"])
+    if isinstance(cpgs, pd.DataFrame):
+        return _placed("the table of CpGs", _check_places("the table of CpGs", cpgs), module, record, window, genome)
+    if not isinstance(cpgs, str | Path):
+        return _known("the list of CpGs", list(cpgs), record)
+    if str(cpgs) == ALL:
+        return _known("cpgs=all", record.cpgs["id"].tolist(), record)
+    path = Path(cpgs)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file of CpGs; give probe ids, a BED, TSV or FASTA file, a store, or {ALL}")
+    suffixes = set(path.suffixes)
+    if suffixes & {".h5", ".hdf5"}:
+        return _of_store(Store(path), module, record, window)
+    if suffixes & {".fa", ".fasta", ".fna"}:
+        return _of_fasta(path, module, record, window)
+    lines = [line.decode(errors="replace").rstrip("\r\n") for line in read_lines(path) if line.strip()]
+    rows = [line.split("\t") if "\t" in line else line.split() for line in lines]
+    rows = [row for row in rows if row[0] not in ("track", "browser") and not row[0].startswith("##")]
+    if not rows:
+        raise InputError(f"{path}: empty; put one CpG on each line")
+    numbered = any(len(row) > 1 and row[1].isdigit() for row in rows[:2])
+    if not numbered and not any(name in rows[0] for name in POSITION_NAMES):
+        return _known(str(path), [row[0] for row in rows if row[0] not in ("id", "#id")], record)
+    return _placed(str(path), _read_places(path, rows), module, record, window, genome)
+
+
+def _read_places(path: Path, rows: list[list[str]]) -> pd.DataFrame:
+    header = [name.removeprefix("#") for name in rows[0]]
+    named = next((name for name in POSITION_NAMES if name in header), None)
+    if named is not None:
+        header[header.index(named)] = "position"
+        body = rows[1:]
+    else:
+        header = ["chrom", "position", "end", "id"][: len(rows[0])]
+        body = rows[rows[0][0].startswith("#") :]
+    short = next((row for row in body if len(row) < len(header)), None)
+    if short is not None:
+        raise InputError(f"{path}: row '{' '.join(short)}' has {len(short)} of {len(header)} cells; mend it")
+    return _check_places(str(path), pd.DataFrame([row[: len(header)] for row in body], columns=header))
+
+
+def _check_places(source: str, table: pd.DataFrame) -> pd.DataFrame:
+    """Take chrom, position and id (chrom:position where there is none); refuse what is none and repeated ids."""
+    for column in ("chrom", "position"):
+        if column not in table:
+            raise InputError(f"{source}: no column {column!r} among {', '.join(map(str, table))}; add or rename it")
+    position = pd.to_numeric(table["position"], errors="coerce")
+    wrong = ~(position >= 0) | (position % 1 != 0)
+    if wrong.any():
+        raise InputError(f"{source}: position '{table['position'][wrong].iloc[0]}' is no whole number ≥ 0; mend it")
+    chrom = [chromosome(str(name)) for name in table["chrom"]]
+    places = pd.DataFrame({"chrom": chrom, "position": position.astype(np.int64).to_numpy()})
+    named = "id" in table and not (table["id"] == ".").all()
+    ids = table["id"].astype(str).to_numpy() if named else places["chrom"] + ":" + places["position"].astype(str)
+    return places.assign(id=ids)
+
+
+def _known(source: str, ids: list[str], record: TrainingRecord) -> CpgSet:
+    row_C = pd.Index(record.cpgs["id"]).get_indexer(ids)
+    if (row_C < 0).any():
+        missing = [name for name, row in zip(ids, row_C, strict=True) if row < 0]
+        raise InputError(
+            f"{source}: {len(missing):,} of {len(ids):,} CpGs ({missing[0]!r}, …) are not in the training store; "
+            "give their positions as BED with genome=FASTA, or leave them out"
+        )
+    _refuse_repeats(source, ids)
+    table = record.cpgs.iloc[row_C].reset_index(drop=True)
+    return CpgSet(table, record.sequence_CL[row_C], record.distances.rows(row_C), cpg_keys(ids))
+
+
+def _refuse_repeats(source: str, ids: list[str]) -> None:
+    if not ids:
+        raise InputError(f"{source}: names no CpG; give at least one")
+    repeated = pd.Index(ids)[pd.Index(ids).duplicated()]
+    if len(repeated):
+        raise InputError(f"{source}: CpG {repeated[0]!r} occurs twice; keep one of them")
+
+
+def _described(
+    source: str, places: pd.DataFrame, module: MethylationModule, record: TrainingRecord, sequence_CL: np.ndarray
+) -> CpgSet:
+    """Add distances, and what training knew of CpGs at the same place or of the same name."""
+    ids = places["id"].tolist()
+    _refuse_repeats(source, ids)
+    known = record.cpgs
+    row_C = pd.Index(known["id"]).get_indexer(ids)
+    located = known[known["position"] != UNKNOWN_POSITION].drop_duplicates(["chrom", "position"])
+    at = pd.MultiIndex.from_frame(located[["chrom", "position"]])
+    same_C = at.get_indexer(pd.MultiIndex.from_frame(places[["chrom", "position"]]))
+    row_C = np.where(row_C < 0, np.where(same_C < 0, -1, located.index.to_numpy()[same_C]), row_C)
+    of_training = known.iloc[row_C].reset_index(drop=True)
+    unknown_C = row_C < 0
+    table = places.assign(
+        island=of_training["island"].mask(unknown_C, ""),
+        training_mean=of_training["training_mean"].mask(unknown_C),
+        training_deviation=of_training["training_deviation"].mask(unknown_C),
+    )[list(CPG_COLUMNS)]
+    names = [known["id"].iloc[row] if row >= 0 else name for row, name in zip(row_C, ids, strict=True)]
+    settings = module.provenance["source"]["settings"]
+    limit_bp, anchor = int(settings.get("limit_bp", DEFAULT_LIMIT_BP)), settings.get("anchor", "tss")
+    distances = gene_distances(table, record.genes, limit_bp, anchor)
+    return CpgSet(table, sequence_CL, distances, cpg_keys(names))
+
+
+def _placed(
+    source: str,
+    places: pd.DataFrame,
+    module: MethylationModule,
+    record: TrainingRecord,
+    window: int,
+    genome: str | Path | None,
+) -> CpgSet:
+    if genome is None:
+        if (record.sequence_CL != UNKNOWN_BASE).any():
+            raise InputError(f"{source}: positions need the bases around them; give genome=FASTA")
+        sequence_CL = np.full((len(places), window), UNKNOWN_BASE, dtype=np.uint8)
+    else:
+        assembly = module.provenance["assembly"]
+        if not Path(genome).is_file():
+            raise InputError(f"{genome}: no such genome; give the FASTA of {assembly}")
+        with open_fasta(Path(genome)) as fasta:
+            refuse_assembly(fasta, assembly)
+            sequence_CL = genome_windows(fasta, places, max(window, 4))
+        refuse_off_cg(source, Path(genome), places, sequence_CL, assembly)
+        margin = (sequence_CL.shape[1] - window) // 2
+        sequence_CL = sequence_CL[:, margin : margin + window]
+    return _described(source, places, module, record, sequence_CL)
+
+
+def refuse_assembly(genome: Fasta, assembly: str) -> None:
+    """Refuse a genome whose chromosomes are as long as those of another assembly than the checkpoint's."""
+    trained_on = SAME_ASSEMBLY.get(assembly, assembly)
+    if trained_on not in ASSEMBLIES:
+        return
+    for other, lengths in ASSEMBLIES.items():
+        for chrom, length in lengths.items():
+            name = genome.chromosomes.get(chrom)
+            if other != trained_on and name is not None and len(genome.records[name]) == length:
+                raise InputError(
+                    f"{genome.path}: is {other} by the length of {chrom}, the checkpoint was trained on {assembly}; "
+                    f"give the FASTA of {assembly}, and positions on it"
+                )
+
+
+def refuse_off_cg(source: str, genome: Path, places: pd.DataFrame, sequence_CL: np.ndarray, assembly: str) -> None:
+    """Refuse positions that do not stand on CG: one by name, most of them by what is likely wrong."""
+    centres = find_centres(sequence_CL)
+    if centres.on_cg_C.all():
+        return
+    first = places.iloc[int(np.argmin(centres.on_cg_C))]
+    if not centres.known_C.any():
+        raise InputError(
+            f"{source}: no position ({first['chrom']}:{first['position']}, …) has bases in {genome}; give the genome "
+            f"of {assembly} with these chromosomes"
+        )
+    if centres.on_cg_C.sum() > len(places) / 2 or len(places) == 1:
+        middle = sequence_CL.shape[1] // 2 - 1
+        bases = "".join(ALPHABET[code] for code in sequence_CL[int(np.argmin(centres.on_cg_C)), middle : middle + 2])
+        raise InputError(
+            f"{source}: {first['id']} at {first['chrom']}:{first['position']} stands on {bases}, not CG, in "
+            f"{genome.name}; give the 0-based position of the C on the + strand, or leave it out"
+        )
+    before, _, after = centres.is_cg_CO[centres.known_C].mean(axis=0)
+    if max(before, after) > 0.5:
+        hint = "they look 1-based: subtract 1" if before > 0.5 else "add 1"
+    else:
+        hint = f"genome or positions are of another assembly than the checkpoint's {assembly}: give those of {assembly}"
+    raise InputError(f"{source}: {centres} in {genome.name}; {hint}")
+
+
+def _of_fasta(path: Path, module: MethylationModule, record: TrainingRecord, window: int) -> CpgSet:
+    with open_fasta(path) as fasta:
+        ids = list(fasta.records.keys())
+        sequence_CL = probe_windows(fasta, ids, window)
+        words = [fasta.records[name].long_name.split()[1:] for name in ids]
+    on_cg_C = find_centres(sequence_CL).on_cg_C
+    if not on_cg_C.all():
+        raise InputError(f"{path}: the centre of the window of {ids[int(np.argmin(on_cg_C))]!r} is not CG; mend it")
+    places = [PLACE.match(word[0]) if word else None for word in words]
+    table = pd.DataFrame(
+        {
+            "id": ids,
+            "chrom": [chromosome(place["chrom"]) if place else "" for place in places],
+            "position": [int(place["position"]) if place else UNKNOWN_POSITION for place in places],
+        }
+    )
+    return _described(str(path), table, module, record, sequence_CL)
+
+
+def _of_store(store: Store, module: MethylationModule, record: TrainingRecord, window: int) -> CpgSet:
+    assembly = module.provenance["assembly"]
+    if store.attributes["assembly"] != assembly:
+        raise InputError(f"{store.path}: assembly {store.attributes['assembly']}, the checkpoint's is {assembly}")
+    margin, odd = divmod(store.window - window, 2)
+    if margin < 0 or odd:
+        raise InputError(
+            f"{store.path}: window {store.window}, the checkpoint needs {window}; prepare it with {window}"
+        )
+    sequence_CL = np.array(store.sequence_CL[:, margin : margin + window])
+    return _described(str(store.path), store.cpgs[["id", "chrom", "position"]], module, record, sequence_CL)

@@ -1,0 +1,297 @@
+"""From a checkpoint, expression and CpGs to methylation: each CpG and each sample is encoded once, block by block.
+
+Legend: C CpGs, S samples (rows that are predicted), G genes.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import anndata
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from methyl_lightning.data.datamodule import chunks
+from methyl_lightning.data.distances import within
+from methyl_lightning.data.store import UNKNOWN_POSITION
+from methyl_lightning.files import InputError
+from methyl_lightning.model.card import calibration_of, coverage_line
+from methyl_lightning.model.checkpoint import load_checkpoint
+from methyl_lightning.model.conformal import Calibration, interval
+from methyl_lightning.model.grid import cpg_table
+from methyl_lightning.model.module import MethylationModule
+from methyl_lightning.predict.aggregation import average_matrix, label_groups
+from methyl_lightning.predict.cpgs import ALL, CpgSet, read_cpg_set
+from methyl_lightning.predict.genes import index_genes, match_genes, read_aliases
+from methyl_lightning.predict.scale import (
+    MATCHES,
+    UNITS,
+    ExpressionRows,
+    RecognisedUnits,
+    check_values,
+    recognise_units,
+    row_slices,
+    some_values,
+)
+from methyl_lightning.readers.expression import Expression, open_expression
+from methyl_lightning.readers.progress import RowProgress
+
+CPG_BLOCK, SAMPLE_BLOCK = 256, 1024  # CpGs and samples that are combined at once
+CELLS_AT_ONCE = 1 << 24  # of a block of samples × all CpGs
+ENCODED_BYTES = 1 << 30  # encoded CpGs beyond this lie on disk
+
+
+class Prepared(NamedTuple):
+    """All that is decided before the first cell is predicted.
+
+    Attributes
+    ----------
+    module, cpgs, rows
+        Network, CpGs and expression.
+    obs, obsm, uns, var
+        What the output says of samples and CpGs.
+    calibration
+        For intervals; None where the checkpoint was never tested.
+    notes
+        What a person should know of the way from input to prediction, one line each.
+    """
+
+    module: MethylationModule
+    cpgs: CpgSet
+    rows: ExpressionRows
+    obs: pd.DataFrame
+    obsm: dict[str, Any]
+    uns: dict[str, Any]
+    var: pd.DataFrame
+    calibration: Calibration | None
+    notes: list[str]
+
+    @torch.inference_mode()
+    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Predict rows after rows: float32 [n, C] within 0…1, NaN for a row without any expression."""
+        network, device = self.module.network, self.module.device
+        n_cpgs = len(self.cpgs.table)
+        size = int(np.clip(CELLS_AT_ONCE // n_cpgs, 16, SAMPLE_BLOCK))
+        with TemporaryDirectory() as folder, RowProgress("predicting", len(self.rows), "samples") as progress:
+            encoded = self._encode_cpgs(Path(folder))
+            for rows in row_slices(len(self.rows), size):
+                expression_SG = torch.from_numpy(self.rows.read(rows)).to(device)
+                samples = network.encode_samples(self.module.scaler(expression_SG))
+                beta_SC = np.empty((len(expression_SG), n_cpgs), dtype=np.float32)
+                for cpg_C, cpgs in encoded:
+                    beta_CS = network.combine(_map_tensors(cpgs, lambda part: part.to(device)), samples)
+                    beta_SC[:, cpg_C[0] : cpg_C[-1] + 1] = beta_CS.T.clamp(0, 1).float().cpu().numpy()
+                beta_SC[self.rows.empty_R[rows]] = np.nan
+                yield rows, beta_SC
+                progress.advance(len(beta_SC))
+
+    def _encode_cpgs(self, folder: Path) -> list[tuple[np.ndarray, Any]]:
+        """Encode all CpGs in chunks; what is too much for memory is mapped from files in ``folder``."""
+        encoded: list[tuple[np.ndarray, Any]] = []
+        device, n_bytes = self.module.device, 0
+        for number, cpg_C in enumerate(chunks(np.arange(len(self.cpgs.table)), CPG_BLOCK)):
+            features = _map_tensors(self.cpgs.features(cpg_C), lambda part: part.to(device))
+            cpgs = self.module.network.encode_cpgs(features)
+            n_bytes += sum(part.nbytes for part in cpgs if part is not None)
+            if n_bytes > ENCODED_BYTES:
+                cpgs = type(cpgs)(*(_on_disk(part, folder / f"{number}_{i}") for i, part in enumerate(cpgs)))
+            encoded.append((cpg_C, cpgs))
+        return encoded
+
+
+def _map_tensors(parts: Any, function: Any) -> Any:
+    return type(parts)(*(None if part is None else function(part) for part in parts))
+
+
+def _on_disk(part: Tensor | None, path: Path) -> Tensor | None:
+    if part is None or not part.numel():
+        return part
+    part.cpu().contiguous().numpy().tofile(path)
+    return torch.from_file(str(path), size=part.numel(), dtype=part.dtype).reshape(part.shape)
+
+
+@contextmanager
+def prepared(
+    checkpoint: str | Path,
+    expression: anndata.AnnData | str | Path,
+    cpgs: str | Path | Sequence[str] | pd.DataFrame = ALL,
+    *,
+    genome: str | Path | None = None,
+    layer: str | None = None,
+    raw: bool = False,
+    genes: str | Path | None = None,
+    units: str | None = None,
+    match: str = "quantile",
+    min_coverage: float = 0.5,
+    aggregate: str = "none",
+    label: str | None = None,
+    k: int = 15,
+) -> Iterator[Prepared]:
+    """Read and check all inputs and match them to the training; parameters are those of :func:`predict`."""
+    for name, value, allowed in (("units", units, (None, *UNITS)), ("match", match, MATCHES)):
+        if value not in allowed:
+            raise InputError(f"{name}={value}: must be one of {', '.join(word for word in allowed if word)}")
+    module = load_checkpoint(checkpoint)
+    record = module.training_record()
+    if record is None:
+        raise InputError(f"{checkpoint}: carries no training record; train again")
+    module.to("cuda" if torch.cuda.is_available() else "cpu")
+    cpg_set = read_cpg_set(module, cpgs, genome)
+    aliases = None if genes is None else read_aliases(Path(genes))
+    known = index_genes(record.genes, aliases)
+    with open_expression(expression, layer, raw, known) as opened:
+        if not len(opened.obs):
+            raise InputError(f"{opened.source}: has no samples")
+        matched = match_genes(opened.source, opened.var.index.astype(str).tolist(), opened.var, record.genes, known)
+        said = (
+            f"genes: {len(matched.gene_K):,} of the checkpoint's {matched.n_genes:,} ({matched.coverage:.1%}) are in "
+            f"the input ({len(opened.var):,}); {matched.duplicates:,} names were added to another of the same gene"
+        )
+        if matched.coverage < min_coverage:
+            remedy = "give more genes, aliases (genes=TABLE), or lower min_coverage"
+            raise InputError(f"{opened.source}: {said}; below min_coverage={min_coverage:g}: {remedy}")
+        expressed_S = check_values(opened, matched)
+        found = RecognisedUnits(units, "as told") if units else _recognise(opened)
+        average_RS = average_matrix(opened, found.units, aggregate, label, k)
+        rows = ExpressionRows(
+            opened, matched, found.units, record, module.provenance["units"], match, average_RS, expressed_S
+        )
+        calibration = calibration_of(module)
+        notes = [
+            said,
+            f"units: {found.units} ({found.reason}), brought to the training's {module.provenance['units']} by "
+            f"match={match}",
+            *_cpg_notes(module, cpg_set),
+        ]
+        if rows.empty_R.any():
+            notes.append(f"samples: {int(rows.empty_R.sum()):,} have no expression of a matched gene: predicted as NaN")
+        none = "no intervals: the checkpoint has not been tested"
+        notes.append(none if calibration is None else coverage_line(module.card))
+        facts = {
+            "versions": {name: version(name) for name in ("methyl_lightning", "torch", "anndata", "numpy")},
+            "checkpoint": str(checkpoint),
+            "network": str(module.hparams["network"]),
+            "cohort": ", ".join(module.provenance["cohort"]),
+            "assembly": module.provenance["assembly"],
+            "expression": opened.source,
+            "units": found.units,
+            "match": match,
+            "aggregate": aggregate,
+            "gene_coverage": matched.coverage,
+            "interval_level": 0.0 if calibration is None else calibration.level,
+            "notes": notes,
+        }
+        obs, obsm, uns = _described_samples(opened, aggregate, label)
+        var = cpg_table(cpg_set.table, record.genes, cpg_set.distances)
+        yield Prepared(module, cpg_set, rows, obs, obsm, {"methyl_lightning": facts, **uns}, var, calibration, notes)
+
+
+def _recognise(expression: Expression) -> RecognisedUnits:
+    values = some_values(expression)
+    if not values:
+        raise InputError(f"{expression.source}: all values are 0; choose another layer")
+    return recognise_units(values, expression.uns, expression.fallback_units)
+
+
+def _cpg_notes(module: MethylationModule, cpgs: CpgSet) -> list[str]:
+    n_cpgs, reach = len(cpgs.table), module.network.gene_within_bp
+    unplaced = int((cpgs.table["position"] == UNKNOWN_POSITION).sum())
+    trained = int(cpgs.table["training_mean"].notna().sum())
+    notes = [f"CpGs: {n_cpgs:,}, of which {trained:,} were trained on"]
+    if unplaced:
+        notes.append(f"CpGs: {unplaced:,} of {n_cpgs:,} have no position in the training's assembly")
+    if reach is not None and not (near_C := within(cpgs.distances, reach)).all():
+        far = int((~near_C).sum())
+        notes.append(f"CpGs: {far:,} of {n_cpgs:,} have no gene within {reach:,} bp, where the network is not defined")
+    return notes
+
+
+def _described_samples(
+    expression: Expression, aggregate: str, label: str | None
+) -> tuple[pd.DataFrame, dict[str, Any], dict[str, Any]]:
+    """Carry over obs, obsm, and of uns the image of a section and the colours of columns."""
+    if aggregate == "label":
+        groups = label_groups(expression, label)
+        counts = np.bincount(groups.codes[groups.codes >= 0], minlength=len(groups.categories))
+        return pd.DataFrame({"n_samples": counts}, index=groups.categories.astype(str)), {}, {}
+    obs = expression.obs.copy()
+    obs.index = pd.Index(obs.index.astype(str), name=None)
+    obsm = {name: value for name, value in expression.obsm.items() if getattr(value, "ndim", 0) == 2}
+    uns = {
+        name: value
+        for name, value in expression.uns.items()
+        if name == "spatial" or (name.removesuffix("_colors") in obs.columns and name.endswith("_colors"))
+    }
+    return obs, obsm, uns
+
+
+def predict(
+    checkpoint: str | Path,
+    adata: anndata.AnnData | str | Path,
+    cpgs: str | Path | Sequence[str] | pd.DataFrame = ALL,
+    *,
+    intervals: bool = True,
+    **settings: Any,
+) -> anndata.AnnData:
+    """Predict methylation of samples, cells or spots from their expression.
+
+    Parameters
+    ----------
+    checkpoint
+        ``best.ckpt`` of a run, or a folder made by ``export=``.
+    adata
+        AnnData, or a path: ``.h5ad``, 10x ``.h5`` or folder, ``.tsv``, ``.csv``, ``.parquet`` (genes on either axis).
+    cpgs
+        ``all`` of the training store (default); probe ids of it, as a list or a file; positions, as a data frame
+        (chrom, position, perhaps id), a BED or a TSV file, with ``genome``; a FASTA of windows; another store.
+    intervals
+        Add the layers ``lower`` and ``upper``.
+    genome
+        FASTA of the checkpoint's assembly, for positions.
+    layer, raw
+        Take a layer, or ``.raw``, instead of X.
+    genes
+        Gene table (TSV) whose columns symbol, ensembl, … name one gene a row: aliases.
+    units
+        ``counts``, ``cpm`` (linear), ``log1p`` or ``log2`` (of x + 1); None recognises them.
+    match
+        How a sample is brought to the training's scale: ``quantile`` (by rank), ``library`` (by its total over matched
+        genes), or ``none`` for values that are on it already.
+    min_coverage
+        Least share of the checkpoint's genes that must be matched.
+    aggregate
+        ``none``; ``label``: one row for each value of the obs column ``label``; ``spatial``, ``expression``: each
+        sample averaged with its ``k`` nearest neighbours, in ``obsm["spatial"]`` or by 30 expression components.
+    label, k
+        See ``aggregate``.
+
+    Returns
+    -------
+    anndata.AnnData
+        obs, obsm and section images of the input; var: chrom, position, island, nearest_gene, nearest_bp,
+        training_mean, training_deviation; X predicted beta, float32 within 0…1 (NaN for a sample without expression
+        of any matched gene); layers lower and upper; ``uns["methyl_lightning"]`` says how it was made.
+
+    Raises
+    ------
+    InputError
+        If an input is missing, damaged, or does not fit the checkpoint.
+    """
+    with prepared(checkpoint, adata, cpgs, **settings) as ready:
+        data = anndata.AnnData(
+            X=np.empty((len(ready.obs), len(ready.var)), dtype=np.float32),
+            obs=ready.obs,
+            var=ready.var,
+            obsm=ready.obsm,
+            uns=ready.uns,
+        )
+        for rows, beta_SC in ready.blocks():
+            data.X[rows] = beta_SC
+        if intervals and ready.calibration is not None:
+            data.layers["lower"], data.layers["upper"] = interval(ready.calibration, data.X)
+    return data

@@ -1,0 +1,1 @@
+"""Raw files → store: ``python -m methyl_lightning.prepare``."""

@@ -1,0 +1,192 @@
+"""TCGA barcodes: which columns of two tables are one sample.
+
+A barcode names the patient (12 characters), the tissue (15), the vial (16) and what was made of it (28). A sample is a
+patient and a tissue; 12 characters stand for the primary tumour.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from methyl_lightning.files import InputError
+from methyl_lightning.readers.formats import BARCODE, is_barcode, open_matrix
+from methyl_lightning.readers.genes import without_version
+from methyl_lightning.readers.matrices import Matrix, read_all
+from methyl_lightning.readers.text import refuse_repeats
+
+log = logging.getLogger(__name__)
+PRIMARY = "01"
+TISSUE_TYPES = {PRIMARY: "Primary Tumor", "06": "Metastatic", "11": "Solid Tissue Normal"}
+
+
+class Pairs(NamedTuple):
+    """Samples that two tables share: ids, and the names of their columns in the one and the other table."""
+
+    ids: list[str]
+    in_methylation: list[str]
+    in_expression: list[str]
+
+
+def read_barcodes(path: Path, columns: list[str]) -> pd.DataFrame:
+    """Split the names of columns: column, barcode (with dashes), id (patient and tissue), vial."""
+    for name in columns:
+        if not is_barcode(name):
+            raise InputError(f"{path}: column {name!r} is not a barcode such as TCGA-A1-A0SB-01; rename or remove it")
+    barcode = pd.Series(columns).str.replace(".", "-")
+    refuse_repeats(path, "barcode", barcode.tolist())
+    parts = barcode.str.extract(BARCODE)
+    id_ = parts["patient"] + "-" + parts["tissue"].fillna(PRIMARY)
+    n_short = int(parts["tissue"].isna().sum())
+    if n_short:
+        log.info(f"{path}: {n_short:,} barcodes of 12 characters are taken as primary tumours (-{PRIMARY})")
+    return pd.DataFrame({"column": columns, "barcode": barcode, "id": id_, "vial": parts["vial"].fillna("")})
+
+
+def pair_samples(
+    methylation_path: Path, methylation: list[str], expression_path: Path, expression: list[str]
+) -> tuple[Pairs, list[str]]:
+    """Find the samples in both tables, in the order of the methylation, one column each.
+
+    Of several columns of one patient and tissue the one is taken whose vial both tables have; of several such, the one
+    whose barcode sorts first (vial A before B).
+
+    Returns
+    -------
+    tuple
+        The pairs, and the barcodes that were left out as duplicates.
+    """
+    tables = read_barcodes(methylation_path, methylation), read_barcodes(expression_path, expression)
+    both = set(zip(tables[0]["id"], tables[0]["vial"], strict=True)) & set(
+        zip(tables[1]["id"], tables[1]["vial"], strict=True)
+    )
+    chosen, duplicates = [], []
+    for path, table in zip((methylation_path, expression_path), tables, strict=True):
+        alone = [pair not in both for pair in zip(table["id"], table["vial"], strict=True)]
+        ranked = table.assign(alone=alone).sort_values(["alone", "barcode"])
+        left_out = ranked[ranked["id"].duplicated()].sort_index()
+        if len(left_out):
+            shown = ", ".join(left_out["barcode"].head(3)) + (", …" if len(left_out) > 3 else "")
+            log.info(f"{path}: {len(left_out):,} further columns of the same patient and tissue left out: {shown}")
+        duplicates += left_out["barcode"].tolist()
+        chosen.append(ranked.drop_duplicates("id").sort_index().set_index("id")["column"])
+    ids = [name for name in chosen[0].index if name in chosen[1].index]
+    if not ids:
+        raise InputError(
+            f"{expression_path}: has no sample of {methylation_path} ({methylation[0]}, …); match the barcodes"
+        )
+    return Pairs(ids, chosen[0][ids].tolist(), chosen[1][ids].tolist()), duplicates
+
+
+def sample_table(ids: list[str], cohort: str) -> pd.DataFrame:
+    """Make the sample table; an id that is no barcode is its own patient, its tissue ``unknown``."""
+    parts = pd.Series(ids).str.extract(BARCODE)
+    patient = parts["patient"].fillna(pd.Series(ids))
+    tissue_type = [TISSUE_TYPES.get(code, code) for code in parts["tissue"].fillna("unknown")]
+    return pd.DataFrame({"id": ids, "patient": patient, "cohort": cohort, "tissue_type": tissue_type})
+
+
+log = logging.getLogger(__name__)
+
+
+class Cohort(NamedTuple):
+    """The files of one cohort."""
+
+    name: str
+    methylation: Path
+    expression: Path
+    probe_map: Path
+    sequences: Path | None
+    assembly: str
+
+    def files(self) -> list[Path]:
+        """List the files."""
+        return [path for path in (self.methylation, self.expression, self.probe_map, self.sequences) if path]
+
+
+class Paired(NamedTuple):
+    """A cohort of which the samples are known and the expression is read.
+
+    Attributes
+    ----------
+    cohort
+        Its files.
+    methylation
+        Opened, not yet read.
+    pairs, duplicates
+        See :func:`methyl_lightning.prepare.samples.pair_samples`.
+    expression_GS
+        float32, genes × the paired samples, rows named without the version of an Ensembl id.
+    genes
+        Names of the rows as they stand in the file.
+    """
+
+    cohort: Cohort
+    methylation: Matrix
+    pairs: Pairs
+    duplicates: list[str]
+    expression_GS: pd.DataFrame
+    genes: dict[str, str]
+
+
+def list_cohorts(given: Mapping[str, Mapping[str, str]], shared: dict[str, Any]) -> list[Cohort]:
+    """Take what each cohort names, and else what is given for all."""
+    found: list[Cohort] = []
+    for name, own in given.items():
+        place = f"data.source.cohorts.{name}"
+        for key in own:
+            if key not in shared:
+                raise InputError(f"{place}: no setting {key!r}; it may have {', '.join(shared)}")
+        values = shared | dict(own)
+        for key in ("methylation", "expression", "probe_map"):
+            if values[key] is None:
+                raise InputError(f"data.source.{key}: not given (nor {place}.{key}); name the file")
+        files = {key: value and Path(value) for key, value in values.items() if key != "assembly"}
+        found.append(Cohort(name=name, assembly=values["assembly"], **files))
+        if found[-1].assembly != found[0].assembly:
+            both = f"{found[0].name} is on {found[0].assembly}, {name} on {found[-1].assembly}"
+            raise InputError(f"data.source.cohorts: {both}; give both on one assembly")
+    return found
+
+
+def pair(cohort: Cohort) -> Paired:
+    """Match the samples of a cohort's two tables and read its expression."""
+    methylation = open_matrix(cohort.methylation, "probe", missing=True)
+    expression = open_matrix(cohort.expression, "gene")
+    pairs, duplicates = pair_samples(cohort.methylation, methylation.columns, cohort.expression, expression.columns)
+    table = read_all(expression)[pairs.in_expression]
+    keys = [without_version(name) for name in table.index]
+    genes = dict(zip(keys, table.index, strict=True))
+    if len(genes) < len(keys):
+        repeated = next(key for key, again in zip(keys, pd.Index(keys).duplicated(), strict=True) if again)
+        raise InputError(f"{cohort.expression}: gene {repeated!r} occurs in two versions; keep one of them")
+    return Paired(cohort, methylation, pairs, duplicates, table.set_axis(keys), genes)
+
+
+def refuse_shared_samples(cohorts: list[Paired]) -> None:
+    """Refuse a sample that two cohorts have."""
+    seen: dict[str, str] = {}
+    for one in cohorts:
+        for name in one.pairs.ids:
+            if name in seen:
+                where = f"{seen[name]} and {one.cohort.name}"
+                raise InputError(f"{one.cohort.methylation}: sample {name!r} is in {where}; take it out of one of them")
+            seen[name] = one.cohort.name
+
+
+def common_genes(cohorts: list[Paired]) -> list[str]:
+    """Name the genes that every cohort has, in the order of the first."""
+    common = cohorts[0].expression_GS.index
+    for one in cohorts[1:]:
+        common = common[common.isin(one.expression_GS.index)]
+    if not len(common):
+        first, other = cohorts[0].cohort, cohorts[1].cohort
+        raise InputError(f"{other.expression}: has no gene of {first.expression}; use tables with the same names")
+    for one in cohorts:
+        if len(common) < len(one.expression_GS):
+            log.info(
+                f"{one.cohort.expression}: {len(common):,} of {len(one.expression_GS):,} genes are in every cohort"
+            )
+    return common.tolist()

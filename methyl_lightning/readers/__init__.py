@@ -1,0 +1,1 @@
+"""Files as people have them → arrays and tables; prepare and predict read the same formats."""

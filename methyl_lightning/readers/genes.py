@@ -1,0 +1,216 @@
+"""Where genes lie: GTF, GFF3, the gene probe maps of UCSC Xena, and plain tables.
+
+Every format counts its bases from 1, both ends included; the store counts from 0, half-open.
+
+Legend: G genes.
+"""
+
+import logging
+import re
+from io import BytesIO
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
+
+import gtfparse
+import numpy as np
+import pandas as pd
+
+from methyl_lightning.data.store import UNKNOWN_POSITION
+from methyl_lightning.files import InputError
+from methyl_lightning.readers.probes import STANDARD_CHROMOSOMES, coordinates
+from methyl_lightning.readers.text import read_lines, read_text, refuse_cells
+
+log = logging.getLogger(__name__)
+
+# ENSG00000223972.5, the …_2 of a lifted annotation, the …_PAR_Y of the copy on chrY
+ENSEMBL_VERSION = re.compile(r"^(ENS[A-Z]{0,4}G\d{11})\.\d+(?:_\d+)?(_PAR_Y)?$")
+ASSEMBLY = re.compile(r"GRCh37|hg19|GRCh38|hg38|NCBI36|hg18")
+ASSEMBLY_NAMES = {"GRCh37": "hg19", "GRCh38": "hg38", "NCBI36": "hg18"}
+TABLE, XENA, GTF, GFF3 = "table", "Xena gene probe map", "GTF", "GFF3"
+TABLE_COLUMNS = ["symbol", "chr", "start", "end", "strand"]
+XENA_COLUMNS = ["id", "gene", "chrom", "chromStart", "chromEnd", "strand"]
+# of a file without genes the transcripts are joined, of one without transcripts the exons
+FEATURES = (re.compile(rb"gene|\w+_gene|pseudogene"), re.compile(rb"transcript|mRNA"), re.compile(rb"exon"))
+SYMBOL_KEYS, ID_KEYS = ["gene_name", "gene", "Name"], ["gene_id", "ID"]
+
+
+class GeneFile(NamedTuple):
+    """What the head of a gene annotation says.
+
+    Attributes
+    ----------
+    format
+        ``table``, ``Xena gene probe map``, ``GTF`` or ``GFF3``.
+    assembly
+        ``hg19``, ``hg38``, … where a comment names one, else "".
+    """
+
+    format: str
+    assembly: str
+
+
+def recognise(path: Path) -> GeneFile:
+    """Tell the format of a gene annotation from its first lines.
+
+    Raises
+    ------
+    InputError
+        If it is none of those that are read.
+    """
+    comments, first = [], ""
+    for line in read_lines(path):
+        text = line.decode("utf-8-sig", errors="replace").rstrip("\r\n")
+        if text.startswith("#") and "\t" not in text:
+            comments.append(text)
+        elif text:
+            first = text
+            break
+    named = ASSEMBLY.search(" ".join(comments))
+    assembly = ASSEMBLY_NAMES.get(named[0], named[0]) if named else ""
+    cells = [cell.strip('"') for cell in first.removeprefix("#").split("\t")]
+    if len(cells) == 9 and cells[3].isdigit() and cells[4].isdigit():
+        return GeneFile(GFF3 if re.match(r"\s*\w+=", cells[8]) else GTF, assembly)
+    for name, columns in ((XENA, XENA_COLUMNS), (TABLE, TABLE_COLUMNS)):
+        if set(columns) <= set(cells):
+            return GeneFile(name, assembly)
+    wanted = f"a table with the columns {', '.join(TABLE_COLUMNS)}, a Xena gene probe map, GTF or GFF3"
+    missing = [name for name in TABLE_COLUMNS if name not in cells]
+    lacks = f"no column {missing[0]!r}" if len(missing) < len(TABLE_COLUMNS) else "its format is not known"
+    raise InputError(f"{path}: {lacks}; give {wanted} (.gz if zipped)")
+
+
+def read_genes(path: Path) -> pd.DataFrame:
+    """Read where genes lie: symbol, id ("" where there is none), chrom, start, end (0-based, half-open), strand.
+
+    Rows without coordinates or strand are left out; a gene may have several rows.
+    """
+    kind = recognise(path).format
+    if kind in (GTF, GFF3):
+        table = _read_features(path, kind)
+    elif kind == XENA:
+        table = read_text(path, XENA_COLUMNS).reset_index()
+        table = table.rename(columns={"gene": "symbol", "chromStart": "start", "chromEnd": "end"})
+    else:
+        table = read_text(path, TABLE_COLUMNS).reset_index()
+        table = table.rename(columns={"chr": "chrom"}).assign(id=table.get("ensembl", ""))
+    named = table.set_index("symbol")
+    strand = named[["strand"]]
+    refuse_cells(path, strand, ~strand.isin(["+", "-"]).to_numpy(), "the strand must be + or -")
+    named = coordinates(path, named, "chrom", ["start", "end"])
+    named = named.assign(start=named["start"] - 1)[["id", "chrom", "start", "end", "strand"]]
+    return named[(named["start"] >= 0) & (named["start"] < named["end"])].reset_index()
+
+
+def _read_features(path: Path, kind: str) -> pd.DataFrame:
+    for features in FEATURES:
+        content = _feature_lines(path, features)
+        if content:
+            break
+    else:
+        raise InputError(f"{path}: no gene, transcript or exon in it; give an annotation of genes")
+    logging.getLogger("gtfparse").setLevel(logging.WARNING)  # it lists the attributes that it came upon
+    try:
+        rows = gtfparse.parse_gtf(BytesIO(content), split_attributes=False)
+    except (gtfparse.ParsingError, ValueError) as error:
+        raise InputError(f"{path}: not read as {kind} ({' '.join(str(error).split())}); mend the line") from error
+    attributes = rows["attribute"].fillna("")
+    keys = [*SYMBOL_KEYS, *ID_KEYS]
+    if kind == GTF:
+        found = gtfparse.expand_attribute_strings(attributes.tolist(), usecols=keys)
+    else:
+        found = {key: attributes.str.extract(rf"(?:^|;)\s*{key}=([^;]*)")[0].fillna("").map(unquote) for key in keys}
+    columns = {key: np.asarray(found.get(key, [""] * len(rows)), dtype=object) for key in keys}
+    table = pd.DataFrame({name: rows[name].astype(object) for name in ("start", "end", "strand")})
+    table = table.assign(chrom=rows["seqname"].astype(str), symbol=_first(columns, SYMBOL_KEYS))
+    table["id"] = pd.Series(_first(columns, ID_KEYS), dtype=str).str.removeprefix("gene:").str.removeprefix("gene-")
+    table = table[table["strand"].isin(["+", "-"])]
+    if features is not FEATURES[0]:
+        extent = {"start": "min", "end": "max"}
+        table = table.groupby(["symbol", "id", "chrom", "strand"], sort=False, as_index=False).agg(extent)
+    return table.astype(str)
+
+
+def _first(columns: dict[str, np.ndarray], keys: list[str]) -> np.ndarray:
+    """Take the first attribute that is not empty."""
+    value = columns[keys[-1]]
+    for key in keys[-2::-1]:
+        value = np.where(columns[key] != "", columns[key], value)
+    return value
+
+
+def _feature_lines(path: Path, features: re.Pattern[bytes]) -> bytes:
+    """Keep the lines of these features, since the exons of a whole annotation fill the memory."""
+    kept = []
+    for number, line in enumerate(read_lines(path), start=1):
+        if line.startswith(b"##FASTA"):
+            break
+        if line.startswith(b"#") or not line.strip():
+            continue
+        cells = line.split(b"\t")
+        if len(cells) != 9:
+            raise InputError(f"{path}: line {number} has {len(cells)} columns, not 9; mend or remove it")
+        if features.fullmatch(cells[2]):
+            kept.append(line)
+    return b"".join(kept)
+
+
+def without_version(name: str) -> str:
+    """Take the version off an Ensembl id of a gene; other names stay."""
+    return ENSEMBL_VERSION.sub(r"\1\2", name)
+
+
+def locate_genes(path: Path, names: list[str], assembly: str = "") -> pd.DataFrame:
+    """Make the gene table, one row for each name of an expression table: a symbol, or an Ensembl id of any version.
+
+    Of several rows of one gene the one on a standard chromosome (1–22, X, Y, M) is taken, of these the longest. A gene
+    without coordinates has chrom "", start −1 and end −1. The log says the format and how many genes have coordinates.
+
+    Parameters
+    ----------
+    path
+        See :func:`recognise`.
+    names
+        Genes, in the order of the result.
+    assembly
+        That of the cohort, such as ``hg19``; "" if unknown.
+
+    Returns
+    -------
+    pandas.DataFrame
+        id (the name), symbol, chrom, start, end (0-based, half-open), strand.
+
+    Raises
+    ------
+    InputError
+        If a line is damaged, the file names another assembly, or holds none of the genes.
+    """
+    kind, named = recognise(path)
+    assembly = ASSEMBLY_NAMES.get(assembly, assembly)
+    if named and assembly in ASSEMBLY_NAMES.values() and named != assembly:
+        raise InputError(f"{path}: is of {named}, the cohort of {assembly}; give the genes of {assembly}")
+    table = read_genes(path)
+    table = table.assign(standard=table["chrom"].isin(STANDARD_CHROMOSOMES), span=table["end"] - table["start"])
+    table = table.sort_values(["standard", "span"], ascending=False, kind="stable").reset_index(drop=True)
+    row_of: dict[str, int] = {}
+    for row, key in chain(enumerate(table["symbol"]), enumerate(table["id"])):
+        row_of.setdefault(without_version(key), row)
+    row_of.pop("", None)
+    row_G = [row_of.get(without_version(name), -1) for name in names]
+    if max(row_G) < 0:
+        raise InputError(f"{path}: no gene of the expression table is in it ({names[0]!r}, …); use the same names")
+    n_known = sum(row >= 0 for row in row_G)
+    log.info(f"{path}: {kind}, gives the place of {n_known:,} of {len(names):,} genes")
+    genes = table.reindex(row_G)[["symbol", "chrom", "start", "end", "strand"]].reset_index(drop=True).assign(id=names)
+    genes[["start", "end"]] = genes[["start", "end"]].fillna(UNKNOWN_POSITION).astype(np.int64)
+    return genes.assign(symbol=genes["symbol"].replace("", None).fillna(genes["id"])).fillna("")
+
+
+ENSEMBL = re.compile(r"^(ENS[A-Z]*G\d{11})(\.\d+)?", re.IGNORECASE)
+
+
+def gene_key(name: str) -> str:
+    """Write a name as it is compared: upper case, an Ensembl id without its version."""
+    ensembl = ENSEMBL.match(name.strip())
+    return (ensembl[1] if ensembl else name.strip()).upper()

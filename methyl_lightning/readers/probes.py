@@ -1,0 +1,162 @@
+"""Where CpGs lie: probe maps, relations to islands, and the names of chromosomes.
+
+Legend: C CpGs.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from methyl_lightning.data.store import UNKNOWN_POSITION
+from methyl_lightning.files import InputError
+from methyl_lightning.readers.text import MISSING, header_and_rows, refuse_cells, refuse_repeats, split_cells
+
+AUTOSOMES = [f"chr{number}" for number in range(1, 23)]
+STANDARD_CHROMOSOMES = [*AUTOSOMES, "chrX", "chrY", "chrM"]
+ACCESSION = re.compile(r"NC_0000(0[1-9]|1\d|2[0-4])\.\d+")  # RefSeq names of the human chromosomes, any assembly
+ACCESSION_NAMES = {"23": "X", "24": "Y"}
+MITOCHONDRIA = ("MT", "NC_012920.1")
+
+ISLAND_RELATIONS = ("Island", "N_Shore", "S_Shore", "N_Shelf", "S_Shelf", "OpenSea")
+# what a column is called by UCSC Xena, Illumina, Bioconductor (assembly at the end) and the Zhou lab
+PROBE_COLUMNS = {
+    "id": r"id|probe|probe_?id|name|ilmnid",
+    "chrom": r"chrom|chr(_hg\d+)?|seqnames|cpg_chrm",
+    "chromStart": r"chromstart|pos(_hg\d+)?|mapinfo|cpg_beg",
+    "strand": r"strand|probe_strand",
+    "island": r"relation_to_(ucsc_cpg_)?island|(cpg_)?island(_relation)?",
+}
+
+
+def chromosome(name: str) -> str:
+    """Name a chromosome as the store does, ``chr1`` … ``chrX``, ``chrM``; from ``1``, ``MT`` or ``NC_000001.10``."""
+    accession = ACCESSION.fullmatch(name)
+    if accession:
+        name = ACCESSION_NAMES.get(accession[1], accession[1].lstrip("0"))
+    name = name.removeprefix("chr")
+    return f"chr{'M' if name in MITOCHONDRIA else name}" if name else ""
+
+
+def read_columns(path: Path, needed: list[str], optional: list[str]) -> pd.DataFrame:
+    """Read columns of a probe table as text, under the names of ``PROBE_COLUMNS`` and indexed by the first.
+
+    Parameters
+    ----------
+    path
+        TSV (plain or ``.gz``) or ``.parquet``.
+    needed, optional
+        Keys of ``PROBE_COLUMNS``; an optional one that isn't there is filled with "".
+
+    Raises
+    ------
+    InputError
+        If a needed column is not there, or two may be meant.
+    """
+    frame = _read_parquet(path) if path.suffix == ".parquet" else _read_tsv(path)
+    names = [str(name) for name in frame]
+    chosen = {}
+    for key in (*needed, *optional):
+        found = [name for name in names if re.fullmatch(PROBE_COLUMNS[key], name, flags=re.IGNORECASE)]
+        if len(found) > 1:
+            raise InputError(f"{path}: columns {found[0]!r} and {found[1]!r} may both be {key!r}; keep one")
+        if not found and key in needed:
+            raise InputError(f"{path}: no column {key!r} among {', '.join(names)}; add or rename it")
+        chosen[key] = frame[found[0]] if found else ""
+    return pd.DataFrame(chosen, index=frame.index).set_index(needed[0])
+
+
+def _read_tsv(path: Path) -> pd.DataFrame:
+    header, rows = header_and_rows(path, "\t")
+    names = [name.removeprefix("#") for name in header]
+    return pd.DataFrame([split_cells(row, "\t") for row in rows], columns=names, dtype=str)
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        table = pq.read_table(path)
+        text = {name: table[name].cast(pa.string()).fill_null("").to_numpy() for name in table.column_names}
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot be read as parquet ({reason}); get the file again") from error
+    return pd.DataFrame(text, dtype=str)
+
+
+def coordinates(path: Path, table: pd.DataFrame, chrom: str, columns: list[str]) -> pd.DataFrame:
+    """Name the chromosomes in the column ``chrom`` and make the columns whole numbers, −1 where missing."""
+    known = table[columns].replace(MISSING, str(UNKNOWN_POSITION))
+    whole = known.apply(lambda column: column.str.fullmatch(r"-?\d+"))
+    refuse_cells(path, table[columns], ~whole.to_numpy(bool), "put a whole number there")
+    names = {name: chromosome(name) for name in table[chrom].unique()}
+    return table.assign(chrom=table[chrom].map(names), **known.astype(np.int64))
+
+
+def locate_cpgs(path: Path, cpgs: list[str], base: int, minus: str = "C") -> pd.DataFrame:
+    """Make the CpG table from a probe map: UCSC Xena, Illumina or Bioconductor, as TSV or parquet.
+
+    Parameters
+    ----------
+    path
+        Columns id, chrom, chromStart and perhaps strand, or as others call them (``PROBE_COLUMNS``).
+    cpgs
+        Probes, in the order of the result.
+    base
+        Position of the first base in the map, 1 or 0.
+    minus
+        What the map gives for a probe on strand −: the position of the ``C`` of the + strand, as Illumina does, so
+        that the strand changes nothing, or that of the ``G``, which is the C of the − strand, as methylation callers
+        for sequencing do. The store has the C of the + strand.
+
+    Returns
+    -------
+    pandas.DataFrame
+        id, chrom, position, island ("") and strand ("" unknown); a probe without a row, or below ``base``, has chrom ""
+        and position −1.
+    """
+    if base not in (0, 1) or minus not in ("C", "G"):
+        raise InputError(f"probe_map_base={base} must be 0 or 1, probe_map_minus={minus!r} must be 'C' or 'G'")
+    table = coordinates(path, read_columns(path, ["id", "chrom", "chromStart"], ["strand"]), "chrom", ["chromStart"])
+    refuse_repeats(path, "probe", table.index.tolist())
+    if minus == "G":
+        table["chromStart"] -= table["strand"] == "-"
+    table = table[(table["chromStart"] >= base) & (table["chrom"] != "")].reindex(cpgs)
+    position = (table["chromStart"] - base).fillna(UNKNOWN_POSITION).to_numpy(np.int64)
+    columns = {name: table[name].fillna("").to_numpy() for name in ("chrom", "strand")}
+    return pd.DataFrame({"id": cpgs, "position": position, "island": "", **columns})
+
+
+def read_islands(path: Path, cpgs: list[str]) -> np.ndarray:
+    """Read the relation of each CpG to a CpG island.
+
+    Parameters
+    ----------
+    path
+        TSV or parquet with the probe and its relation, one of ``ISLAND_RELATIONS`` (UCSC). Where no cell says OpenSea,
+        as in Illumina's manifest, an empty one means it.
+    cpgs
+        Probes, in the order of the result.
+
+    Returns
+    -------
+    numpy.ndarray
+        str [C], "" where unknown.
+
+    Raises
+    ------
+    InputError
+        If another relation is named, a probe occurs twice, or none of the CpGs is there.
+    """
+    relation = read_columns(path, ["id", "island"], [])["island"]
+    refuse_repeats(path, "probe", relation.index.tolist())
+    relation = relation.replace(MISSING, "")
+    if not (relation == "OpenSea").any():
+        relation = relation.replace("", "OpenSea")
+    known = relation.isin([*ISLAND_RELATIONS, ""]).to_numpy()
+    refuse_cells(path, relation.to_frame(), ~known[:, None], f"name one of {', '.join(ISLAND_RELATIONS)}")
+    relation_C = relation.reindex(cpgs).fillna("").to_numpy(dtype=object)
+    if not (relation_C != "").any():
+        raise InputError(f"{path}: none of the CpGs is in it ({cpgs[0]!r}, …); use the same names")
+    return relation_C

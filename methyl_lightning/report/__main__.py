@@ -1,0 +1,39 @@
+"""Draw the report of runs, or gather a dilution sweep: ``python -m methyl_lightning.report runs=outputs/…``."""
+
+import os
+from pathlib import Path
+
+from omegaconf import DictConfig, ListConfig
+
+from methyl_lightning.command import run_command
+from methyl_lightning.dilution.table import read_sweep, write_results
+from methyl_lightning.files import InputError
+from methyl_lightning.report.page import write_report
+from methyl_lightning.report.runs import find_runs
+
+
+def report(cfg: DictConfig) -> None:
+    """Write one page about runs, or the table and the figures of all jobs into a sweep's folder."""
+    if (cfg.runs is None) == (cfg.sweep is None):
+        raise InputError("name either runs=FOLDER (one page about runs) or sweep=FOLDER (a dilution sweep), not both")
+    if cfg.sweep is not None:
+        sweep = Path(cfg.sweep)
+        write_results(read_sweep(sweep), sweep)
+        print(f"sweep folder: {sweep}")
+        return
+    places = [str(place) for place in cfg.runs] if isinstance(cfg.runs, ListConfig) else [str(cfg.runs)]
+    output = Path(cfg.output) if cfg.output else beside(places)
+    figures = write_report(places, output)
+    print(f"report: {output}\nfigures: {figures}")
+
+
+def beside(places: list[str]) -> Path:
+    """Name the page in the folder that was named, or in the one that holds all runs."""
+    if len(places) == 1 and Path(places[0]).is_dir():
+        return Path(places[0]) / "report.html"
+    parents = [str(folder.parent) for folder in find_runs(places)]
+    return Path(os.path.commonpath(parents)) / "report.html"
+
+
+if __name__ == "__main__":
+    run_command(report, "report")

@@ -1,0 +1,333 @@
+"""Run folders → tables, figures and one HTML page that needs nothing else.
+
+Legend: C CpGs, S samples.
+"""
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from methyl_lightning import __version__
+from methyl_lightning.data.splits import PARTS, TEST_VIEWS
+from methyl_lightning.evaluate.table import COLUMNS, HEADLINE, PUBLISHED
+from methyl_lightning.files import InputError, replacing
+from methyl_lightning.report import figures as page_figures
+from methyl_lightning.report.runs import (
+    TestSet,
+    find_runs,
+    read_log,
+    read_predictions,
+    read_run,
+    read_table,
+    results,
+    test_sets,
+)
+from methyl_lightning.report.tables import (
+    best_and_worst,
+    calibration,
+    calibration_error,
+    cpg_scores,
+    grids,
+    in_short,
+    number,
+    p_value,
+    published,
+)
+
+TEMPLATE = "page.html.jinja"
+VIEW_NAMES = {
+    HEADLINE: "unseen CpGs × unseen patients",
+    "train_cpg-test_sample": "seen CpGs × unseen patients",
+    "test_cpg-train_sample": "unseen CpGs × seen patients",
+}
+DIVISION = ("fractions", "cpg_split", "most_variable", "gene_within_bp")  # settings of the data module
+MAIN_METRICS = ("mae", "spearman", "mas_pcc")  # of comparisons and strata; their CSV files have all
+STRATA_NAMES = {
+    "tss_distance": "distance to the nearest gene start",
+    "island": "CpG-island relation",
+    "variance": "variance over training samples",
+    "cohort": "cohort",
+}
+# drawn beside the runs' own models: more points beside each other cannot be told apart; the table has all
+MODELS_IN_STRATA, IN_STRATA = 6, ("expression_only", "sequence_only", "bilinear_ridge", "cpg_mean")
+
+
+class Results(NamedTuple):
+    """Everything that a report says about one test set; frames by model are of the headline view.
+
+    Attributes
+    ----------
+    test_set
+        The runs and their models.
+    scores
+        See :func:`methyl_lightning.report.runs.results`.
+    logs
+        By model, what was logged while it trained.
+    cells
+        By model, measured (NaN missing) and predicted beta as [C, S].
+    cpgs
+        By model, see :func:`methyl_lightning.report.tables.cpg_scores`.
+    bins
+        By model, see :func:`methyl_lightning.report.tables.calibration`.
+    strata
+        Of all models: ``model`` and the columns of ``strata.csv``; empty where the runs have none.
+    comparisons
+        Of all runs: the columns of ``comparisons.csv``; empty where the runs have none.
+    """
+
+    test_set: TestSet
+    scores: pd.DataFrame
+    logs: dict[str, pd.DataFrame]
+    cells: dict[str, tuple[np.ndarray, np.ndarray]]
+    cpgs: dict[str, pd.DataFrame]
+    bins: dict[str, pd.DataFrame]
+    strata: pd.DataFrame
+    comparisons: pd.DataFrame
+
+
+def gather(places: str | Sequence[str]) -> list[Results]:
+    """Read run folders and work out what the report shows, one result a test set.
+
+    Parameters
+    ----------
+    places
+        Run folders, folders of run folders, or patterns of such.
+
+    Raises
+    ------
+    InputError
+        If there is no run, or a file of one is missing or broken.
+    """
+    return [_results(test_set) for test_set in test_sets([read_run(folder) for folder in find_runs(places)])]
+
+
+def _results(test_set: TestSet) -> Results:
+    logs, cells, cpgs, bins = {}, {}, {}, {}
+    strata, comparisons = [], []
+    for model in test_set.models:
+        log = read_log(model)
+        if "val/mae" in log:
+            logs[model.label] = log
+        predictions = read_predictions(model, HEADLINE)
+        if predictions is not None:
+            cells[model.label] = grids(predictions)
+            cpgs[model.label] = cpg_scores(predictions)
+            bins[model.label] = calibration(predictions)
+        strata.append(read_table(model.folder, "strata.csv").assign(model=model.label))
+        if model.own:
+            comparisons.append(read_table(model.folder, "comparisons.csv").assign(model=model.label))
+    frames = (_together(tables) for tables in (strata, comparisons))
+    return Results(test_set, results(test_set), logs, cells, cpgs, bins, *frames)
+
+
+def _together(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
+
+
+def draw(found: Results) -> dict[str, Figure]:
+    """Draw the figures of a test set, by name; none where the runs do not hold what it shows."""
+    models = [model.label for model in found.test_set.models]
+    colour = page_figures.colours(models)
+    figures = {
+        "scores": page_figures.scores(found.scores, HEADLINE, colour),
+        "density": page_figures.densities(found.cells),
+        "correlations": page_figures.correlation_distributions(found.cpgs, colour),
+        "calibration": page_figures.reliability(found.bins, colour),
+    }
+    if found.logs:
+        figures["training"] = page_figures.validation_curves(found.logs, colour)
+    if "metric" in found.strata:
+        own = [model.label for model in found.test_set.models if model.own]
+        chosen = [*own, *(name for name in IN_STRATA if name in models)][:MODELS_IN_STRATA]
+        shown = found.strata[(found.strata["view"] == HEADLINE) & found.strata["model"].isin(chosen)]
+        if len(shown):
+            named = shown.assign(by=shown["by"].replace(STRATA_NAMES))
+            figures["strata"] = page_figures.strata(named, ("mae", "mas_pcc"), colour)
+    return figures
+
+
+def extremes(found: Results, model: str) -> pd.DataFrame:
+    """List the ten CpGs that a model predicts best and the ten worst, ``which`` says which, by correlation."""
+    best, worst = best_and_worst(found.cpgs[model])
+    return pd.concat([best.assign(which="best"), worst.assign(which="worst")]).rename_axis("cpg").reset_index()
+
+
+def write_report(places: str | Sequence[str], output: Path) -> Path:
+    """Write the page, and its figures as PNG into the folder of the same name beside it.
+
+    Parameters
+    ----------
+    places
+        See :func:`gather`.
+    output
+        The page, ``….html``.
+
+    Returns
+    -------
+    pathlib.Path
+        Folder of the figures.
+
+    Raises
+    ------
+    InputError
+        If a run cannot be read, or the page not be written.
+    """
+    if output.suffix != ".html":
+        raise InputError(f"output={output}: must end in .html; figures go into the folder of the same name beside it")
+    everything = gather(places)
+    folder = output.with_suffix("")
+    parts: list[dict[str, Any]] = []
+    files: dict[str, bytes] = {}
+    for position, found in enumerate(everything, 1):
+        images = {kind: _png(figure) for kind, figure in draw(found).items()}
+        files |= {f"{position}_{_slug(found.test_set.name)}_{kind}.png": image for kind, image in images.items()}
+        parts.append(_contents(found, images))
+    page = render(parts)
+    for name, image in files.items():
+        with replacing(folder / name, "figure") as path:
+            path.write_bytes(image)
+    with replacing(output, "report") as path:
+        path.write_text(page, encoding="utf-8")
+    return folder
+
+
+def render(parts: list[dict[str, Any]]) -> str:
+    """Fill the template; all text is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "count": "{:,}".format, "published": published, "p_value": p_value}
+    return environment.get_template(TEMPLATE).render(
+        parts=parts,
+        version=__version__,
+        written=datetime.now().strftime("%-d %B %Y, %H:%M"),
+        published=PUBLISHED,
+        view_names=VIEW_NAMES,
+        headline=HEADLINE,
+        main_metrics={key: COLUMNS[key] for key in MAIN_METRICS},
+    )
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=150, format="png")
+    return buffer.getvalue()
+
+
+def _slug(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in name).strip("_")
+
+
+def _contents(found: Results, images: dict[str, bytes]) -> dict[str, Any]:
+    """Lay out what the template shows of a test set."""
+    main = [model.label for model in found.test_set.models if model.own]
+    return {
+        "name": found.test_set.name,
+        "images": {kind: "data:image/png;base64," + base64.b64encode(image).decode() for kind, image in images.items()},
+        "short": in_short(found.scores, found.comparisons),
+        "runs": [_run_row(model, run) for model, run in zip(found.test_set.models, found.test_set.runs, strict=False)],
+        "data": _data_facts(found),
+        "columns": _columns(found.scores),
+        "views": {view: _view_rows(found.scores[found.scores["view"] == view]) for view in reversed(TEST_VIEWS)},
+        "has_cpg_intervals": bool(found.scores["low_cpgs"].notna().any()),
+        "comparisons": _wide(found.comparisons, ["model", "reference"]),
+        "strata": _strata(found.strata),
+        "correlations": [_correlation_row(model, scores) for model, scores in found.cpgs.items()],
+        "bins": {model: bins.to_dict("records") for model, bins in found.bins.items()},
+        "errors": {model: calibration_error(bins) for model, bins in found.bins.items()},
+        "extremes": {
+            model: {which: part.to_dict("records") for which, part in extremes(found, model).groupby("which")}
+            for model in main
+        },
+        "usage": [(model.label, model.usage) for model in found.test_set.models if model.usage],
+    }
+
+
+def _wide(table: pd.DataFrame, keys: list[str]) -> list[dict[str, Any]]:
+    """Lay the headline view of a long table out as one row for each value of the keys, with a cell a main metric."""
+    if table.empty:
+        return []
+    shown = table[(table["view"] == HEADLINE) & table["metric"].isin(MAIN_METRICS)]
+    return [
+        dict(zip(keys, values, strict=True))
+        | {"first": part.iloc[0].to_dict(), "cells": part.set_index("metric").to_dict("index")}
+        for values, part in shown.groupby(keys, sort=False)
+    ]
+
+
+def _strata(table: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in _wide(table, ["by", "group", "model"]):
+        rows.setdefault(STRATA_NAMES.get(row["by"], row["by"]), []).append(row)
+    return rows
+
+
+def _columns(scores: pd.DataFrame) -> dict[str, str]:
+    """Name the metrics: those of the printed table first, others after them by their own names."""
+    there = list(dict.fromkeys(scores["metric"]))
+    return {key: name for key, name in COLUMNS.items() if key in there} | {
+        key: key.replace("_", " ") if key != "mse" else "MSE" for key in there if key not in COLUMNS
+    }
+
+
+def _view_rows(scores: pd.DataFrame) -> dict[str, Any]:
+    first = scores.iloc[0]
+    rows = [
+        {"model": model, "own": bool(part["own"].iloc[0]), "cells": part.set_index("metric").to_dict("index")}
+        for model, part in scores.groupby("model", sort=False)
+    ]
+    return {"n_cpgs": first["n_cpgs"], "n_samples": first["n_samples"], "n_pairs": first["n_pairs"], "rows": rows}
+
+
+def _run_row(model: Any, run: Any) -> dict[str, Any]:
+    settings = {key: value for key, value in run.config["model"].items() if key not in ("_target_", "network")}
+    return {
+        "model": model.label,
+        "folder": "/".join(run.folder.resolve().parts[-2:]),
+        "settings": ", ".join(f"{key}={value}" for key, value in settings.items()) or "none",
+        "seed": run.config["seed"],
+        "steps": model.usage.get("steps"),
+        "references": ", ".join(other.folder.name for other in run.models[1:]) or "none",
+    }
+
+
+def _data_facts(found: Results) -> dict[str, Any]:
+    run = found.test_set.runs[0]
+    provenance = run.data.get("provenance") or {"settings": run.config["data"].get("source", {})}
+    settings = {
+        # where files lay is no one's matter
+        key: Path(value).name if isinstance(value, str) and "/" in value else value
+        for key, value in provenance["settings"].items()
+        if not key.startswith("_")
+    }
+    return {
+        "sizes": {part: {axis: len(run.split[axis].get(part, [])) for axis in ("cpg", "sample")} for part in PARTS},
+        "stored": run.data,
+        "how": run.split.get("how", {}),
+        "source": provenance.get("source", run.config["data"]["name"]),
+        "inputs": provenance.get("inputs", []),
+        "missing": provenance.get("counts", {}).get("missing_share"),
+        "settings": settings,
+        "division": {key: run.config["data"].get(key) for key in DIVISION} | {"seed": run.config["seed"]},
+    }
+
+
+def _correlation_row(model: str, scores: pd.DataFrame) -> dict[str, Any]:
+    values = scores["pearson"].dropna()
+    quartiles = values.quantile([0.25, 0.5, 0.75]).tolist()
+    share = float((values > 0.5).mean()) if len(values) else math.nan
+    return {"model": model, "n": len(values), "of": len(scores), "quartiles": quartiles, "above_half": share}

@@ -1,1 +1,0 @@
-"""Run folders → tables, figures and one HTML page."""

@@ -1,1 +1,0 @@
-"""Raw files, or a simulation, → store."""

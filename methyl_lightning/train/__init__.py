@@ -1,0 +1,1 @@
+"""Fit a network and test it: ``python -m methyl_lightning.train``."""

@@ -1,0 +1,105 @@
+"""One model: built, fitted into its folder, and tested."""
+
+import json
+import resource
+import time
+from pathlib import Path
+
+import lightning as L
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger
+from omegaconf import DictConfig
+
+from methyl_lightning.data.datamodule import GridDataModule
+from methyl_lightning.data.store import Store
+from methyl_lightning.evaluate.evaluation import evaluate_model, read_test, save_training_curves
+from methyl_lightning.files import InputError
+from methyl_lightning.model.card import calibrate_module, coverage_line, make_card
+from methyl_lightning.model.checkpoint import StreamedCheckpoints, complete_checkpoint, load_checkpoint
+from methyl_lightning.model.memory import return_freed_memory
+from methyl_lightning.model.module import MethylationModule
+from methyl_lightning.train.auto_block import AutoBlock
+from methyl_lightning.train.progress import StepProgress
+
+
+def build_module(model: DictConfig, store: Store, seed: int) -> MethylationModule:
+    """Build a model for the store's sizes; its initial weights depend on the seed alone."""
+    L.seed_everything(seed, verbose=False)
+    return instantiate(model, n_genes=len(store.genes), window=store.window, _convert_="all")
+
+
+def build_datamodule(cfg: DictConfig, module: MethylationModule) -> GridDataModule:
+    """Build the views; the network says which CpGs it is defined on unless ``data.gene_within_bp`` does."""
+    settings = {key: value for key, value in cfg.data.items() if key not in ("source", "name", "download")}
+    if settings["gene_within_bp"] is None:
+        settings["gene_within_bp"] = module.network.gene_within_bp
+    if cfg.ckpt_path and settings["split_file"] is None:
+        settings["split_file"] = str(Path(cfg.ckpt_path).parent / "split.json")
+    return instantiate(settings, seed=cfg.seed, _convert_="all")
+
+
+def fit_and_test(
+    cfg: DictConfig,
+    module: MethylationModule,
+    datamodule: GridDataModule,
+    folder: Path,
+    label: str,
+    loggers: list[Logger],
+    ckpt_path: str | None = None,
+) -> None:
+    """Fit one model into its folder and test the checkpoint with the best validation Spearman."""
+    checkpoints = ModelCheckpoint(
+        folder, "best", "val/score", mode="max", save_weights_only=True, enable_version_counter=False
+    )
+    latest = ModelCheckpoint(folder, "last", enable_version_counter=False)  # save_last would skip what isn't the best
+    stopping = EarlyStopping("val/score", patience=cfg.patience, mode="max", check_finite=False)
+    trainer = instantiate(
+        cfg.trainer,
+        callbacks=[checkpoints, latest, stopping, AutoBlock(), StepProgress(label)],
+        logger=[CSVLogger(folder, "log", str(len(list(folder.glob("log/*"))))), *loggers],
+        default_root_dir=str(folder),
+        plugins=[StreamedCheckpoints()],
+        _convert_="all",
+    )
+    start = time.perf_counter()
+    if list(module.parameters()):
+        trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
+    else:  # in closed form: nothing to iterate, the checkpoint is all that is wanted of the trainer
+        module.fit_statistics(datamodule)
+        trainer.strategy.connect(module)
+        checkpoints.best_model_path = str(folder / "best.ckpt")
+        trainer.save_checkpoint(checkpoints.best_model_path)
+    seconds = time.perf_counter() - start
+    if not checkpoints.best_model_path:
+        raise InputError(
+            f"trainer.val_check_interval={cfg.trainer.val_check_interval}: training ended at step "
+            f"{trainer.global_step}, before its first validation; lower it, or raise trainer.max_steps"
+        )
+    module.zero_grad()  # gradients and moments are three times the weights, and testing needs neither
+    trainer.strategy.optimizers = []
+    return_freed_memory()
+    best = load_checkpoint(checkpoints.best_model_path)
+    best.trainer = trainer
+    evaluate_model(
+        best.to(trainer.strategy.root_device),  # after fit the module itself is back on the CPU
+        datamodule.store,
+        datamodule.split,
+        folder,
+        cfg.seed,
+        "best.ckpt",
+    )
+    calibration = calibrate_module(best, datamodule.store, datamodule.split)
+    if trainer.is_global_zero:
+        card = make_card(calibration, *read_test(folder))
+        complete_checkpoint(Path(checkpoints.best_model_path), card)
+        print(f"{label}: {coverage_line(card)}", flush=True)
+    if trainer.is_global_zero:
+        save_training_curves(folder)
+        usage = {
+            "steps": trainer.global_step,
+            "train_seconds": round(seconds, 1),
+            "peak_rss_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        }
+        (folder / "usage.json").write_text(json.dumps(usage))
+        print(f"{label}: {usage['steps']} steps in {seconds:.0f} s, peak memory {usage['peak_rss_gb']} GB", flush=True)

@@ -1,0 +1,365 @@
+"""What people bring is read, recognised and matched; what cannot be right is refused in one line, nothing written."""
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import assert_refused, command, files
+from scipy import io, sparse
+
+import methyl_lightning
+from methyl_lightning.data.store import Store
+from methyl_lightning.files import InputError
+from methyl_lightning.model.checkpoint import export_folder
+from methyl_lightning.model.conformal import calibrate, coverage, interval
+from methyl_lightning.model.record import QUANTILES
+from methyl_lightning.predict.aggregation import average_matrix
+from methyl_lightning.predict.genes import index_genes, match_genes, read_aliases
+from methyl_lightning.predict.scale import TrainingScale, recognise_units, to_linear, to_training_scale
+from methyl_lightning.readers.expression import open_expression
+from methyl_lightning.readers.genes import gene_key
+
+GENES = pd.DataFrame({"id": ["TP53", "ENSG00000141736", "C1orf112"], "symbol": ["TP53", "ERBB2", "C1orf112"]})
+
+
+@pytest.fixture(scope="module")
+def store(workplace: Path) -> Store:
+    return Store(workplace / "stores" / "simulated.h5")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(workplace: Path) -> Path:
+    return workplace / "run" / "best.ckpt"
+
+
+@pytest.fixture(scope="module")
+def cells(store: Store) -> anndata.AnnData:
+    """Make cells with the counts of the store's samples."""
+    counts = np.rint(np.exp2(np.array(store.expression_SG)) - 1).astype(np.float32)
+    names = store.genes["symbol"].to_numpy(str)
+    obs = pd.DataFrame({"kind": ["x", "y"] * 30}, index=map(str, range(60))).iloc[: len(counts)]
+    place = np.random.default_rng(0).random((len(counts), 2))
+    return anndata.AnnData(
+        sparse.csr_matrix(counts), obs=obs.copy(), var=pd.DataFrame(index=names), obsm={"spatial": place}
+    )
+
+
+def write_10x(folder: Path, cells: anndata.AnnData, ids: list[str]) -> None:
+    folder.mkdir()
+    io.mmwrite(str(folder / "matrix.mtx"), cells.X.T.astype(np.int64))
+    with gzip.open(folder / "matrix.mtx.gz", "wb") as file:
+        file.write((folder / "matrix.mtx").read_bytes())
+    (folder / "matrix.mtx").unlink()
+    names = cells.var_names
+    with gzip.open(folder / "features.tsv.gz", "wt") as file:
+        file.writelines(f"{i}\t{name}\tGene Expression\n" for i, name in zip(ids, names, strict=True))
+    with gzip.open(folder / "barcodes.tsv.gz", "wt") as file:
+        file.writelines(f"{name}\n" for name in cells.obs_names)
+
+
+def write_10x_h5(path: Path, cells: anndata.AnnData, ids: list[str]) -> None:
+    with h5py.File(path, "w") as file:
+        group = file.create_group("matrix")
+        for name in ("data", "indices", "indptr"):
+            group[name] = getattr(cells.X, name)
+        group["shape"] = cells.shape[::-1]
+        group["barcodes"] = cells.obs_names.to_numpy("S")
+        group["features/id"], group["features/name"] = np.array(ids, "S"), cells.var_names.to_numpy("S")
+
+
+def test_every_format_gives_the_same(checkpoint: Path, cells: anndata.AnnData, tmp_path: Path) -> None:
+    ids = [f"ENSG{i:011d}" for i in range(cells.n_vars)]
+    expected = methyl_lightning.predict(checkpoint, cells)
+    layered = anndata.AnnData(np.zeros(cells.shape, np.float32), cells.obs, cells.var, layers={"counts": cells.X})
+    layered.raw = cells
+    layered.write_h5ad(tmp_path / "layers.h5ad")
+    by_column = cells.copy()
+    by_column.X = cells.X.tocsc()
+    by_column.write_h5ad(tmp_path / "columns.h5ad")
+    dense = pd.DataFrame(cells.X.toarray(), cells.obs_names, cells.var_names)
+    dense.T.to_csv(tmp_path / "xena.tsv", sep="\t", index_label="sample")
+    dense.to_csv(tmp_path / "cells.csv.gz", index_label="cell")
+    dense.rename_axis("cell").reset_index().to_parquet(tmp_path / "cells.parquet")
+    write_10x(tmp_path / "folder", cells, ids)
+    write_10x_h5(tmp_path / "cells.h5", cells, ids)
+    for name, settings in (
+        ("layers.h5ad", {"layer": "counts"}),
+        ("layers.h5ad", {"raw": True}),
+        ("columns.h5ad", {}),
+        ("xena.tsv", {}),
+        ("cells.csv.gz", {}),
+        ("cells.parquet", {}),
+        ("folder", {}),
+        ("cells.h5", {}),
+    ):
+        found = methyl_lightning.predict(checkpoint, tmp_path / name, **settings)
+        assert found.uns["methyl_lightning"]["units"] == "counts", name
+        assert found.obs_names.tolist() == cells.obs_names.tolist()
+        np.testing.assert_allclose(found.X, expected.X, atol=1e-5, err_msg=name)
+
+
+def test_units_do_not_matter_once_recognised(checkpoint: Path, cells: anndata.AnnData) -> None:
+    counts = cells.X.toarray().astype(np.float64)
+    share = counts / counts.sum(axis=1, keepdims=True)
+    expected = methyl_lightning.predict(checkpoint, cells)
+    noted = {"log1p": {"base": None}}
+    by_library = methyl_lightning.predict(checkpoint, cells, match="library")
+    for units, values, uns in (
+        ("cpm", share * 1e6, {}),
+        ("log1p", np.log1p(share * 1e4), noted),
+        ("log2", np.log2(share * 1e6 + 1), {"log1p": {"base": 2}}),
+        ("log2", np.log2(counts + 1), {}),
+    ):
+        data = anndata.AnnData(values.astype(np.float32), cells.obs, cells.var, uns=uns)
+        found = methyl_lightning.predict(checkpoint, data)
+        assert found.uns["methyl_lightning"]["units"] == units
+        np.testing.assert_allclose(found.X, expected.X, atol=2e-3)
+        found = methyl_lightning.predict(checkpoint, data, match="library")
+        np.testing.assert_allclose(found.X, by_library.X, atol=2e-3)
+
+
+def test_units_are_recognised_from_shallow_cells() -> None:
+    rng = np.random.default_rng(1)
+    counts = rng.poisson(rng.gamma(0.4, 2, size=(40, 500)))
+    share = counts / counts.sum(axis=1, keepdims=True) * 1e4
+
+    def recognised(values: np.ndarray, fallback: str = "log1p", **uns: Any) -> str:
+        rows = [row[row > 0].astype(np.float32) for row in values]
+        return recognise_units(rows, uns, fallback).units
+
+    assert recognised(counts) == "counts"
+    assert recognised(share) == "cpm"
+    assert recognised(np.log1p(share)) == "log1p"
+    assert recognised(np.log2(share + 1)) == "log2"
+    bulk = rng.normal(8, 2, size=(40, 500)).clip(0)
+    assert recognised(bulk) == "log1p" and recognised(bulk, "log2") == "log2"
+    assert "assumed" in recognise_units(list(bulk), {}, "log2").reason
+    assert recognised(bulk * 2) == "log2"
+    for units, values in (("log1p", np.log1p(share)), ("log2", np.log2(share + 1)), ("cpm", share)):
+        np.testing.assert_allclose(to_linear(values, units), share, atol=1e-6)
+        np.testing.assert_allclose(to_linear(sparse.csr_matrix(values), units).toarray(), share, atol=1e-6)
+
+
+def test_samples_are_brought_to_the_training_scale() -> None:
+    rng = np.random.default_rng(2)
+    training = np.log2(rng.gamma(1, 100, size=(300, 50)) + 1)
+    quantiles = np.quantile(training, QUANTILES, axis=0)
+    scale = TrainingScale.of_genes("log2(norm+1)", (np.exp2(training) - 1).mean(axis=0), quantiles)
+    shallow = (np.exp2(training[:4]) - 1) * np.array([[0.01], [0.5], [3], [0]])
+    library = np.exp2(to_training_scale(shallow, scale, "library").astype(np.float64)) - 1
+    np.testing.assert_allclose(library.sum(axis=1), [scale.linear_total] * 3 + [0], rtol=1e-5)
+    np.testing.assert_allclose(library[0] / library[0].sum(), shallow[0] / shallow[0].sum(), rtol=1e-5)
+    for match in ("library", "quantile", "none"):
+        of_sparse = to_training_scale(sparse.csr_matrix(shallow), scale, match)
+        np.testing.assert_allclose(of_sparse, to_training_scale(shallow, scale, match), rtol=1e-6)
+    matched = to_training_scale(shallow[:3] ** 2, scale, "quantile")
+    assert (np.argsort(matched[0]) == np.argsort(shallow[0])).all()
+    np.testing.assert_allclose(np.quantile(matched, [0.1, 0.5, 0.9]), np.quantile(training, [0.1, 0.5, 0.9]), atol=0.3)
+    tied = to_training_scale(np.array([[0.0, 0, 5, 0, 7]]), scale._replace(sorted_N=np.arange(5.0)), "quantile")
+    np.testing.assert_allclose(tied, [[1, 1, 3, 1, 4]])
+    np.testing.assert_allclose(to_training_scale(shallow[1:2] * 2, scale, "none"), training[1:2], rtol=1e-5)
+    with pytest.raises(InputError, match=r"are not log2\(x\+1\)"):
+        to_training_scale(shallow, scale._replace(units="vst"), "library")
+
+
+def test_genes_are_matched_by_any_of_their_names(tmp_path: Path) -> None:
+    (tmp_path / "genes.tsv").write_text("symbol\tensembl\talias\nERBB2\tENSG00000141736\tHER2|NEU\n")
+    aliases = read_aliases(tmp_path / "genes.tsv")
+    names = ["other", "neu", "tp53", "ENSG00000141736.12", "HER2", "C1ORF112"]
+    match = match_genes("x", names, pd.DataFrame(index=names), GENES, index_genes(GENES, aliases))
+    assert match.gene_K.tolist() == [0, 1, 2] and match.coverage == 1 and match.duplicates == 2
+    counts = np.array([[100, 1, 20, 4, 8, 3]])
+    assert (counts @ match.sum_IK).tolist() == [[20, 13, 3]]
+    known = index_genes(GENES, None)
+    var = pd.DataFrame({"gene_ids": ["?", "ENSG00000141736.3"]}, index=["a", "b"])
+    assert match_genes("x", ["a", "b"], var, GENES, known).gene_K.tolist() == [1]
+    with pytest.raises(InputError, match="none of its 1 genes"):
+        match_genes("x", ["HER2"], pd.DataFrame(index=["HER2"]), GENES, known)
+    for mouse in (["Trp53", "Gapdh", "mt-Nd1", "TP53"], ["ENSMUSG00000059552.14", "ENSMUSG00000064341"]):
+        with pytest.raises(InputError, match="named as in mouse"):
+            match_genes("x", mouse, pd.DataFrame(index=mouse), GENES, known)
+    assert gene_key("ensg00000141736.12") == "ENSG00000141736" and gene_key("FO538757.1") == "FO538757.1"
+
+
+def test_missing_genes_have_the_training_mean(checkpoint: Path, cells: anndata.AnnData, store: Store) -> None:
+    from methyl_lightning.predict.prediction import prepared
+
+    kept = cells[:, 5:].copy()
+    with prepared(checkpoint, kept, match="library") as ready:
+        read_SG = ready.rows.read(slice(0, 7))
+        record = ready.module.training_record()
+        assert record is not None
+        np.testing.assert_allclose(read_SG[:, :5], np.tile(record.mean_G[:5], (7, 1)))
+        total = (np.exp2(read_SG[:, 5:].astype(np.float64)) - 1).sum(axis=1)
+        np.testing.assert_allclose(total, record.linear_mean_G[5:].sum(), rtol=1e-4)
+    assert ready.uns["methyl_lightning"]["gene_coverage"] == 35 / 40
+    with pytest.raises(InputError, match=r"17 of the checkpoint's 40 .* below min_coverage=0.5"):
+        methyl_lightning.predict(checkpoint, cells[:, :17].copy())
+    few = methyl_lightning.predict(checkpoint, cells[:, :17].copy(), min_coverage=0.4)
+    assert np.isfinite(few.X).all()
+
+
+def test_shallow_samples_are_taken_together(checkpoint: Path, cells: anndata.AnnData) -> None:
+    with open_expression(cells, None, False, set()) as expression:
+        for way in ("spatial", "expression"):
+            average = average_matrix(expression, "counts", way, None, 3)
+            assert average.shape == (cells.n_obs, cells.n_obs) and (average.diagonal() == 0.25).all()
+            np.testing.assert_allclose(average.sum(axis=1), 1)
+            assert (np.diff(average.indptr) == 4).all()
+        place = cells.obsm["spatial"]
+        nearest = np.argsort(np.linalg.norm(place - place[7], axis=1))[:4]
+        average = average_matrix(expression, "counts", "spatial", None, 3)
+        assert set(average[7].indices) == set(nearest)
+        doubled = expression._replace(obsm={"spatial": np.zeros_like(place)})
+        assert (average_matrix(doubled, "counts", "spatial", None, 2).diagonal() > 0).all()
+    together = methyl_lightning.predict(checkpoint, cells, aggregate="spatial", k=3)
+    by_hand = anndata.AnnData(average @ cells.X, cells.obs, cells.var)
+    np.testing.assert_allclose(together.X, methyl_lightning.predict(checkpoint, by_hand, units="counts").X, atol=1e-5)
+    labels = methyl_lightning.predict(checkpoint, cells, aggregate="label", label="kind")
+    assert labels.obs_names.tolist() == ["x", "y"] and labels.obs["n_samples"].tolist() == [22, 21]
+    sums = np.stack([cells.X[start::2].toarray().sum(axis=0) for start in (0, 1)])
+    pseudobulk = anndata.AnnData(sums, var=cells.var)
+    np.testing.assert_allclose(labels.X, methyl_lightning.predict(checkpoint, pseudobulk).X, atol=1e-5)
+
+
+def test_calibration_covers_new_cells_and_says_so_when_there_are_few() -> None:
+    rng = np.random.default_rng(4)
+    predicted = rng.random(40_000)
+    measured = (predicted + rng.normal(0, 0.02 + 0.2 * predicted * (1 - predicted))).clip(0, 1)
+    half = 20_000
+    calibration = calibrate(measured[:half], predicted[:half])
+    assert len(calibration.low) == 10 and calibration.cells == half
+    assert coverage(calibration, measured[half:], predicted[half:]) == pytest.approx(0.9, abs=0.012)
+    low, high = interval(calibration, np.array([0.03, 0.5]))
+    assert high[1] - low[1] > 2 * (high[0] - low[0])
+    none = calibrate(np.full(5, np.nan), np.zeros(5))
+    assert [bound.tolist() for bound in interval(none, np.array([0.3]))] == [[0.0], [1.0]]
+    # ten cells allow no 5 % tail: the bound is the whole range
+    assert interval(calibrate(measured[:10], predicted[:10]), np.array([0.4]))[1].tolist() == [1.0]
+
+
+def refused(folder: Path, *overrides: str) -> str:
+    """Run the command: one line says what is wrong, and no file is new or changed."""
+    before = {name: (folder / name).stat().st_mtime_ns for name in files(folder)}
+    result = command("predict", overrides, folder)
+    assert_refused(result)
+    assert {name: (folder / name).stat().st_mtime_ns for name in files(folder)} == before
+    return result.err
+
+
+@pytest.fixture
+def place(checkpoint: Path, cells: anndata.AnnData, tmp_path: Path) -> Path:
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    shutil.copy(checkpoint, tmp_path / "best.ckpt")
+    return tmp_path
+
+
+def test_bad_inputs_are_named(place: Path, cells: anndata.AnnData, store: Store) -> None:
+    good = ["checkpoint=best.ckpt", "expression=cells.h5ad", "output=out.h5ad"]
+
+    def altered(name: str, change: Any) -> list[str]:
+        data = cells.copy()
+        data = change(data) or data
+        data.write_h5ad(place / name)
+        return ["checkpoint=best.ckpt", f"expression={name}", "output=out.h5ad"]
+
+    def value(number: float) -> Any:
+        def change(data: anndata.AnnData) -> None:
+            data.X = data.X.toarray()
+            data.X[3, 2] = number
+
+        return change
+
+    (place / "text.h5ad").write_text("no HDF5")
+    with h5py.File(place / "other.h5ad", "w") as file:
+        file["x"] = 1
+    for name in ("text", "other"):
+        assert "not an AnnData file" in refused(place, good[0], f"expression={name}.h5ad", good[2])
+    mouse = altered("mouse.h5ad", lambda data: data.var.__setitem__("x", 0) or rename(data, "Gene{}a"))
+    assert "named as in mouse (Gene0a" in refused(place, *mouse)
+    assert "none of its 40 genes" in refused(place, *altered("no.h5ad", lambda data: rename(data, "NO{}")))
+    cell = f"'3', gene '{cells.var_names[2]}'"
+    assert cell in (said := refused(place, *altered("nan.h5ad", value(np.nan)))) and "not a finite number" in said
+    assert cell in (said := refused(place, *altered("minus.h5ad", value(-1)))) and "raw=true or layer=" in said
+    assert "no layer 'x'" in refused(place, *good, "layer=x")
+    assert "no .raw" in refused(place, *good, "raw=true")
+    assert "no column 'x' in obs (there are: kind)" in refused(place, *good, "aggregate=label", "label=x")
+    assert "k=99" in refused(place, *good, "aggregate=spatial", "k=99")
+    assert "units=rpkm: must be one of counts, cpm" in refused(place, *good, "units=rpkm")
+    assert "'cg_no'" in refused(place, *good, f"cpgs={written(place / 'ids.txt', 'cg_no')}")
+    assert "expression=: is not given" in refused(place, "checkpoint=best.ckpt")
+    (place / "out.h5ad").write_text("precious")
+    assert "out.h5ad: exists already" in refused(place, *good)
+    assert (place / "out.h5ad").read_text() == "precious"
+
+
+def rename(data: anndata.AnnData, form: str) -> None:
+    data.var_names = [form.format(i) for i in range(data.n_vars)]
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text + "\n")
+    return path
+
+
+def test_positions_that_cannot_be_right_are_named(place: Path, store: Store) -> None:
+    good = ["checkpoint=best.ckpt", "expression=cells.h5ad", "output=out.h5ad"]
+    bases = ("A" * 98 + "CG") * 20
+    written(place / "genome.fa", f">chr1\n{bases}")
+
+    def bed(*places: int) -> str:
+        lines = "\n".join(f"chr1\t{p}\t{p + 2}" for p in places)
+        return f"cpgs={written(place / 'cpgs.bed', lines)}"
+
+    on = [98 + 100 * i for i in range(19)]
+    genome = "genome=genome.fa"
+    assert "give genome=FASTA" in refused(place, *good, bed(*on))
+    assert "chr1:500 at chr1:500 stands on AA, not CG" in refused(place, *good, bed(*on, 500), genome)
+    assert "they look 1-based: subtract 1" in refused(place, *good, bed(*(p + 1 for p in on)), genome)
+    assert "another assembly than the checkpoint's simulated" in refused(
+        place, *good, bed(*(p + 40 for p in on)), genome
+    )
+    written(place / "chr2.fa", f">chr2\n{bases}")
+    assert "no position (chr1:98, …) has bases in chr2.fa" in refused(place, *good, bed(*on), "genome=chr2.fa")
+    assert "no such genome" in refused(place, *good, bed(*on), "genome=no.fa")
+    assert "occurs twice" in refused(place, *good, bed(98, 98), genome)
+    written(place / "off.fa", f">x\n{'A' * 120}")
+    assert "the centre of the window of 'x' is not CG" in refused(place, *good, "cpgs=off.fa")
+
+
+def test_genome_of_another_assembly_is_told_by_its_length(monkeypatch: Any, tmp_path: Path) -> None:
+    from methyl_lightning.predict import cpgs as cpg_input
+    from methyl_lightning.readers.fasta import open_fasta
+
+    monkeypatch.setattr(cpg_input, "ASSEMBLIES", {"hg19": {"chr1": 400}, "hg38": {"chr1": 300}})
+    with open_fasta(written(tmp_path / "genome.fa", f">1\n{'ACG' * 100}")) as fasta:
+        cpg_input.refuse_assembly(fasta, "hg38")
+        with pytest.raises(InputError, match="is hg38 by the length of chr1, the checkpoint was trained on hg19"):
+            cpg_input.refuse_assembly(fasta, "hg19")
+
+
+def test_checkpoints_that_cannot_be_read_are_named(place: Path) -> None:
+    rest = ["expression=cells.h5ad", "output=out.h5ad"]
+    content = torch.load(place / "best.ckpt", weights_only=True)
+    content["methyl_lightning"] |= {"format": 99, "version": "9.1"}
+    torch.save(content, place / "newer.ckpt")
+    assert "newer.ckpt: written by methyl_lightning 9.1 (checkpoint format 99)" in refused(
+        place, "checkpoint=newer.ckpt", *rest
+    )
+    (place / "half.ckpt").write_bytes((place / "best.ckpt").read_bytes()[:5000])
+    assert "truncated or not a checkpoint" in refused(place, "checkpoint=half.ckpt", *rest)
+    assert "no such checkpoint" in refused(place, "checkpoint=none.ckpt", *rest)
+    export_folder(place / "best.ckpt", place / "folder")
+    card = json.loads((place / "folder" / "card.json").read_text())
+    (place / "folder" / "card.json").write_text(json.dumps(card | {"format": 99, "version": "9.1"}))
+    assert "folder: written by methyl_lightning 9.1" in refused(place, "checkpoint=folder", *rest)
+    (place / "folder" / "card.json").unlink()
+    assert "no exported checkpoint" in refused(place, "describe=folder")

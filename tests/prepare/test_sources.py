@@ -1,0 +1,397 @@
+"""Raw tables → store: a cohort small enough to check by hand, every bad input, and the public cohorts."""
+
+import gzip
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from raw_tables import SAMPLES, TABLES, edit, make_cohort, write_cohort, write_table
+
+from methyl_lightning.data.store import ALPHABET, Store
+from methyl_lightning.files import InputError
+from methyl_lightning.prepare.tcga import tcga
+from methyl_lightning.prepare.upstream import upstream
+
+ONE_HOT = {letter: [str(int(letter == other)) for other in ALPHABET] for letter in ALPHABET}
+CSV = {
+    "labels": [["Probe", "s_1", "s_2"], ["cg_1", "0.1", "0.2"], ["cg_2", "0.3", "NA"]],
+    "distances": [["Probe", "B", "A"], ["cg_2", "0.0", "-0.001"], ["cg_1", repr(1 / 3), repr(1 / 200_000_123)]],
+    "expression": [["Unnamed: 0", "A", "B"], ["s_2", "3", "4"], ["s_1", "1", "2"]],
+    "sequences": [
+        ["Probe", *(str(k) for k in range(20))],
+        ["cg_1", *(cell for letter in "TCGN" for cell in ONE_HOT[letter])],
+        ["cg_2", *(cell for letter in "ACGT" for cell in ONE_HOT[letter])],
+    ],
+}
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> dict[str, Path]:
+    return write_cohort(tmp_path)
+
+
+@pytest.fixture
+def csv_files(tmp_path: Path) -> dict[str, Path]:
+    return {name: write_table(tmp_path / f"{name}.csv", rows, ",") for name, rows in CSV.items()}
+
+
+def assert_refused(files: dict[str, Path], name: str, *words: str, **options: Any) -> None:
+    """Expect a message of one line with the file and the words, and a folder that holds what it held before."""
+    folder = files[name].parent
+    before = sorted(folder.iterdir())
+    with pytest.raises(InputError) as refusal:
+        if "labels" in files:
+            upstream(folder / "cohort.h5", **{**files, **options})
+        else:
+            make_cohort(files, **options)
+    message = str(refusal.value)
+    assert "\n" not in message
+    for word in (files[name].name, *words):
+        assert word in message
+    assert sorted(folder.iterdir()) == before
+
+
+def test_cohort_round_trip(cohort):
+    store = make_cohort(cohort)
+    assert store.samples["id"].tolist() == SAMPLES
+    assert store.samples["patient"].tolist() == ["TCGA-AA-0001", "TCGA-AA-0001", "TCGA-BB-0002", "TCGA-CC-0003"]
+    assert store.samples["tissue_type"].tolist() == ["Primary Tumor", "Solid Tissue Normal", "Metastatic", "02"]
+    assert set(store.samples["cohort"]) == {"TINY"}
+    beta_CS = store.beta(np.arange(3), np.arange(4))
+    expected_CS = [[0.1, 0.2, np.nan, 0.4], [0, 1, 0.25, 0.75], [0.5, 0.5, 0.5, np.nan]]
+    np.testing.assert_allclose(beta_CS, expected_CS, atol=1e-6)
+    assert store.expression_SG.tolist() == [[1, 5, 0], [2, 6, 0], [3, 7, 0.5], [4, 8, 0]]
+    assert store.attributes["units"] == "log2(norm+1)"
+    assert store.attributes["assembly"] == "hg19"
+
+
+def test_cohort_positions_and_distances(cohort):
+    store = make_cohort(cohort)
+    assert store.cpgs["id"].tolist() == ["cg1", "cg2", "cg3"]
+    assert store.cpgs["chrom"].tolist() == ["chr1", "", ""]
+    assert store.cpgs["position"].tolist() == [1000, -1, -1]
+    genes = store.genes.set_index("id")
+    assert list(genes.loc["PLUS"]) == ["PLUS", "chr1", 1500, 2500, "+"]
+    assert list(genes.loc["ENSG00000000002.7"]) == ["MINUS", "chr1", 100, 700, "-"]
+    assert list(genes.loc["NOWHERE"]) == ["NOWHERE", "", -1, -1, ""]
+    distances = store.distances
+    assert distances.indptr_C.tolist() == [0, 2, 2, 2]
+    assert dict(zip(distances.gene_N.tolist(), distances.bp_N.tolist(), strict=True)) == {0: 500, 1: -301}
+    by_start = make_cohort(cohort, anchor="start", limit_bp=600).distances
+    assert (by_start.gene_N.tolist(), by_start.bp_N.tolist()) == ([0], [500])
+
+
+def test_probe_map_from_zero(cohort):
+    assert make_cohort(cohort, probe_map_base=0).cpgs["position"].tolist() == [1001, -1, -1]
+
+
+@pytest.mark.parametrize(("window", "first"), [(10, "ACGTCGAACC"), (6, "GTCGAA"), (2, "CG")])
+def test_sequences_are_cut_around_the_cg(cohort, window, first):
+    store = make_cohort(cohort, window=window)
+    assert "".join(ALPHABET[code] for code in store.sequence_CL[0]) == first
+    assert (store.sequence_CL[:, window // 2 - 1] == ALPHABET.index("C")).all()
+    assert store.sequence_CL[2, window // 2 + 1 :].tolist() == [4] * (window // 2 - 1)
+    assert not list(cohort["sequences"].parent.glob("*.fai"))
+
+
+def test_without_sequences_all_bases_are_n(cohort):
+    store = make_cohort(cohort, sequences=None)
+    assert store.sequence_CL.shape == (3, 6)
+    assert (store.sequence_CL == ALPHABET.index("N")).all()
+
+
+def test_gzip_is_read_like_text(cohort):
+    plain = make_cohort(cohort)
+    betas, sequences = np.array(plain.beta_steps_CS), np.array(plain.sequence_CL)
+    for name, path in list(cohort.items()):
+        cohort[name] = path.with_name(path.name + ".gz")
+        cohort[name].write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    store = make_cohort(cohort)
+    assert (store.beta_steps_CS == betas).all()
+    assert (store.sequence_CL == sequences).all()
+
+
+def test_quotes_and_line_ends_of_other_programs(cohort):
+    content = cohort["expression"].read_text()
+    quoted = content.replace("PLUS", '"PLUS"').replace("TCGA.AA.0001.01", '"TCGA.AA.0001.01"')
+    cohort["expression"].write_bytes(quoted.replace("\n", "\r\n").encode())
+    assert make_cohort(cohort).genes["id"].tolist() == ["PLUS", "ENSG00000000002.7", "NOWHERE"]
+
+
+def test_provenance(cohort):
+    record = make_cohort(cohort).attributes["provenance"]
+    assert record["source"] == "tcga"
+    assert record["settings"]["methylation"] == str(cohort["methylation"])
+    assert record["settings"]["limit_bp"] == 100_000
+    first = cohort["methylation"].read_bytes()
+    checksum = hashlib.sha256(first).hexdigest()
+    assert record["inputs"][0] == {"file": "methylation.tsv", "bytes": len(first), "sha256": checksum}
+    assert len(record["inputs"]) == 5
+    counts = {
+        "cpgs": 3,
+        "samples": 4,
+        "genes": 3,
+        "genes_without_coordinates": 1,
+        "missing_share": pytest.approx(2 / 12),
+    }
+    assert record["counts"] == counts
+
+
+EDITS = {
+    "column that is no barcode": ("methylation", "TCGA-ZZ-9999-01", "Annotation", "'Annotation'"),
+    "barcode without a sample code": ("expression", "TCGA.YY.8888.01", "TCGA-YY-8888-1", "'TCGA-YY-8888-1'"),
+    "same barcode with dots": ("methylation", "TCGA-ZZ-9999-01", "TCGA.AA.0001.01", "'TCGA-AA-0001-01'", "twice"),
+    "same column": ("methylation", "TCGA-ZZ-9999-01", "TCGA-AA-0001-01", "'TCGA-AA-0001-01'", "twice"),
+    "beta above 1": ("methylation", "0.75", "1.75", "'cg2'", "'TCGA-CC-0003-02'", "1.75"),
+    "beta below 0": ("methylation", "0.75", "-0.75", "'cg2'", "'TCGA-CC-0003-02'", "-0.75"),
+    "infinite beta": ("methylation", "0.75", "inf", "'cg2'", "'TCGA-CC-0003-02'", "inf"),
+    "text for beta": ("methylation", "0.75", "n.a.", "'cg2'", "'TCGA-CC-0003-02'", "'n.a.'"),
+    "text for expression": ("expression", "0.5", "low", "'NOWHERE'", "'TCGA.BB.0002.06'", "'low'"),
+    "missing expression": ("expression", "0.5", "NA", "'NOWHERE'", "'TCGA.BB.0002.06'"),
+    "probe twice": ("methylation", "cg3", "cg2", "probe 'cg2'", "twice"),
+    "gene twice": ("expression", "NOWHERE", "PLUS", "gene 'PLUS'", "twice"),
+    "probe twice in the map": ("probe_map", "cg2", "cg1", "probe 'cg1'", "twice"),
+    "row too short": ("methylation", "\t0.25\t0.75\t0.9", "\t0.25", "'cg2'", "4 cells", "6"),
+    "row too long": ("expression", "0.5", "0.5\t1", "'NOWHERE'", "7 cells", "6"),
+    "map without positions": ("probe_map", "chromStart", "start", "'chromStart'"),
+    "text for a position": ("probe_map", "1001", "1e3x", "'cg1'", "'chromStart'", "'1e3x'"),
+    "text for a gene start": ("genes", "101", "p13", "'MINUS'", "'start'", "'p13'"),
+    "strand by number": ("genes", "\t-\t", "\t-1\t", "'MINUS'", "'-1'"),
+    "genes without strand": ("genes", "strand", "sense", "'strand'"),
+    "no sequence": ("sequences", ">cg2", ">cg9", "'cg2'"),
+    "short sequence": ("sequences", "aattcgttaa", "ttcg", "'cg2'", "4 bases", "6"),
+    "odd sequence": ("sequences", "aattcgttaa", "aattcgtta", "'cg2'", "9 bases"),
+    "sequence twice": ("sequences", ">cg2", ">cg1", "cg1"),
+}
+
+
+@pytest.mark.parametrize(("name", "old", "new", "words"), [(*e[:3], e[3:]) for e in EDITS.values()], ids=EDITS)
+def test_bad_cell_is_refused(cohort, name, old, new, words):
+    edit(cohort[name], old, new)
+    assert_refused(cohort, name, *words)
+
+
+@pytest.mark.parametrize("name", [*TABLES, "sequences"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "header only", "not gzip", "truncated gzip", "hidden gzip"])
+def test_bad_file_is_refused(cohort, name, damage):
+    path = cohort[name]
+    content = path.read_bytes()
+    if damage == "hidden gzip":
+        path.write_bytes(gzip.compress(content))
+    elif "gzip" in damage:
+        path.unlink()
+        cohort[name] = path = path.with_name(path.name + ".gz")
+        path.write_bytes(content if damage == "not gzip" else gzip.compress(content)[:-12])
+    elif damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(content.splitlines(keepends=True)[0] if damage == "header only" else b"")
+    assert_refused(cohort, name)
+
+
+def test_commas_instead_of_tabs_are_refused(cohort):
+    write_table(cohort["methylation"], TABLES["methylation"], ",")
+    assert_refused(cohort, "methylation", r"'\t' between cells")
+
+
+def test_shifted_beta_is_named(cohort):
+    shifted = [["sample", *SAMPLES], ["cg1", "-0.4", "-0.3", "NA", "-0.1"], ["cg2", "-0.5", "0.5", "-0.25", "0.25"]]
+    write_table(cohort["methylation"], shifted)
+    assert_refused(cohort, "methylation", "add 0.5", "-0.5")
+
+
+def test_no_shared_sample(cohort):
+    write_table(cohort["expression"], [["sample", "TCGA-YY-8888-01"], ["PLUS", "1"]])
+    assert_refused(cohort, "expression", "methylation.tsv", "TCGA-AA-0001-01")
+
+
+def test_no_shared_gene(cohort):
+    write_table(cohort["expression"], [["sample", *SAMPLES], ["4609", "1", "2", "3", "4"]])
+    assert_refused(cohort, "genes", "'4609'")
+
+
+@pytest.mark.parametrize("options", [{"window": 7}, {"window": 0}, {"probe_map_base": 2}])
+def test_bad_setting_is_refused(cohort, options):
+    ((name, value),) = options.items()
+    with pytest.raises(InputError, match=f"{name}={value}"):
+        make_cohort(cohort, **options)
+
+
+def test_upstream_round_trip(tmp_path, csv_files):
+    upstream(tmp_path / "mini.h5", **csv_files)
+    store = Store(tmp_path / "mini.h5")
+    assert store.cpgs["id"].tolist() == ["cg_1", "cg_2"]
+    assert store.cpgs["position"].tolist() == [-1, -1]
+    assert store.genes["id"].tolist() == ["A", "B"]
+    assert store.samples["patient"].tolist() == ["s_1", "s_2"]
+    assert store.expression_SG.tolist() == [[1, 2], [3, 4]]
+    np.testing.assert_allclose(store.beta(np.arange(2), np.arange(2)), [[0.1, 0.2], [0.3, np.nan]], atol=1e-6)
+    assert ["".join(ALPHABET[code] for code in codes) for codes in store.sequence_CL] == ["TCGN", "ACGT"]
+    assert store.distances.indptr_C.tolist() == [0, 2, 3]
+    assert store.distances.gene_N.tolist() == [0, 1, 0]
+    assert store.distances.bp_N.tolist() == [200_000_123, 3, -1000]
+    assert store.attributes["provenance"]["counts"]["genes_without_coordinates"] == 2
+
+
+UPSTREAM_EDITS = {
+    "CpG without distances": ("distances", "cg_2", "cg_9", "'cg_2'"),
+    "gene without distances": ("distances", "B", "C", "'B'"),
+    "distance in base pairs": ("distances", "-0.001", "-1000", "'cg_2'", "'A'", "-1000"),
+    "distance beyond any chromosome": ("distances", "-0.001", "-1e-12", "'cg_2'", "'A'"),
+    "sample without expression": ("expression", "s_2", "s_9", "'s_2'"),
+    "text for expression": ("expression", "3", "x", "'s_2'", "'A'", "'x'"),
+    "CpG without sequence": ("sequences", "cg_1", "cg_9", "'cg_1'"),
+    "two letters at a base": ("sequences", "cg_2,1,0", "cg_2,1,1", "'cg_2'", "base 0"),
+    "half a letter at a base": ("sequences", "cg_2,1,0", "cg_2,.5,.5", "'cg_2'", "base 0"),
+    "no CG in the centre": ("sequences", "cg_2,1,0,0,0,0,0,1,0", "cg_2,1,0,0,0,0,0,0,1", "'cg_2'", "CG"),
+    "CpG twice": ("labels", "cg_2", "cg_1", "'cg_1'", "twice"),
+    "beta above 1": ("labels", "0.3", "3", "'cg_2'", "'s_1'"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "words"), [(*e[:3], e[3:]) for e in UPSTREAM_EDITS.values()], ids=UPSTREAM_EDITS
+)
+def test_bad_upstream_file_is_refused(csv_files, name, old, new, words):
+    edit(csv_files[name], old, new)
+    assert_refused(csv_files, name, *words)
+
+
+def test_one_hot_of_another_width_is_refused(csv_files):
+    write_table(csv_files["sequences"], [["Probe", "0", "1"], ["cg_1", "0", "1"], ["cg_2", "0", "1"]], ",")
+    assert_refused(csv_files, "sequences", "2 one-hot columns")
+
+
+@pytest.mark.parametrize("name", CSV)
+def test_missing_upstream_file_is_refused(csv_files, name):
+    csv_files[name].unlink()
+    assert_refused(csv_files, name)
+
+
+DATA = Path(os.environ.get("METHYL_LIGHTNING_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
+COHORTS = {
+    "tcga_lgg_hm27": ("HumanMethylation27.gz", (1238, 409, 2125), 122),
+    "tcga_brca_hm27": ("HumanMethylation27.gz", (465, 392, 6000), 122),
+    "tcga_brca_hm450": ("HumanMethylation450.gz", (4153, 510, 6000), 0),
+}
+
+
+def require(folder: Path) -> Path:
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there; METHYL_LIGHTNING_DATA names the folder of the public cohorts")
+    return folder
+
+
+@pytest.fixture(scope="module", params=COHORTS)
+def real_cohort(request, tmp_path_factory):
+    folder = require(DATA / request.param)
+    methylation, shape, width = COHORTS[request.param]
+    path = tmp_path_factory.mktemp(request.param) / "cohort.h5"
+    tcga(
+        path,
+        methylation=folder / methylation,
+        expression=folder / "HiSeqV2.gz",
+        probe_map=folder / "probeMap.tsv",
+        genes=DATA / "annotation" / "genes_hg19.tsv.gz",
+        sequences=folder / "probe_sequences.fa" if width else None,
+        window=width or 800,
+        cohort=request.param,
+    )
+    return Store(path), folder, methylation, shape, width
+
+
+def random_cells(path: Path, separator: str = "\t", n_rows: int = 20) -> list[tuple[str, str, str]]:
+    """Draw cells of a gzip table as (row name, column name, text)."""
+    with gzip.open(path, "rt") as file:
+        header, *rows = [line.rstrip("\n").split(separator) for line in file]
+    generator = np.random.default_rng(0)
+    drawn = [(rows[r], k) for r in generator.choice(len(rows), n_rows) for k in generator.integers(1, len(header), 5)]
+    return [(row[0], header[k], row[k]) for row, k in drawn]
+
+
+@pytest.mark.real_data
+def test_real_cohort(real_cohort):
+    store, folder, methylation, (n_cpgs, n_samples, n_genes), width = real_cohort
+    assert store.beta_steps_CS.shape == (n_cpgs, n_samples)
+    assert store.expression_SG.shape == (n_samples, n_genes)
+    row_of = {
+        name: {key: row for row, key in enumerate(getattr(store, name)["id"])} for name in ("cpgs", "genes", "samples")
+    }
+    for cpg, sample, text in random_cells(folder / methylation):
+        beta = store.beta(np.array([row_of["cpgs"][cpg]]), np.array([row_of["samples"][sample]])).item()
+        assert beta == pytest.approx(np.nan if text == "NA" else float(text), abs=1e-4, nan_ok=True)
+    for gene, sample, text in random_cells(folder / "HiSeqV2.gz"):
+        value = store.expression_SG[row_of["samples"][sample], row_of["genes"][gene]]
+        assert value == pytest.approx(float(text), abs=1e-4)
+    probe_map = pd.read_csv(folder / "probeMap.tsv", sep="\t", index_col=0)["chromStart"]
+    assert (store.cpgs["position"].to_numpy() == probe_map[store.cpgs["id"]].to_numpy() - 1).all()
+    assert 0.9 < (store.genes["start"] >= 0).mean() < 1
+    if width:
+        assert ["".join(ALPHABET[code] for code in pair) for pair in store.sequence_CL[:, 60:62]] == ["CG"] * n_cpgs
+
+
+@pytest.mark.real_data
+def test_real_union_of_two_tissues(tmp_path):
+    names = ("tcga_brca_hm27", "tcga_lgg_hm27")
+    parts = {"methylation": "HumanMethylation27.gz", "expression": "HiSeqV2.gz"}
+    parts |= {"probe_map": "probeMap.tsv", "sequences": "probe_sequences.fa"}
+    cohorts = {name: {key: str(require(DATA / name) / file) for key, file in parts.items()} for name in names}
+    genes = DATA / "annotation" / "genes_hg19.tsv.gz"
+    tcga(tmp_path / "union.h5", cohorts=cohorts, genes=genes, window=122)
+    store = Store(tmp_path / "union.h5")
+    assert store.beta_steps_CS.shape == (465 + 1238 - 101, 392 + 409)
+    assert store.samples["cohort"].value_counts().to_dict() == {"tcga_brca_hm27": 392, "tcga_lgg_hm27": 409}
+    row_of = {kind: {key: row for row, key in enumerate(getattr(store, kind)["id"])} for kind in ("cpgs", "samples")}
+    own = {}
+    for name in names:
+        for cpg, sample, text in random_cells(DATA / name / parts["methylation"]):
+            cell = np.array([row_of["cpgs"][cpg]]), np.array([row_of["samples"][sample]])
+            expected = pytest.approx(np.nan if text == "NA" else float(text), abs=1e-4, nan_ok=True)
+            assert store.beta(*cell).item() == expected
+        gene_of = {gene: g for g, gene in enumerate(store.genes["id"])}
+        for gene, sample, text in random_cells(DATA / name / parts["expression"], n_rows=200):
+            if gene in gene_of:
+                value = store.expression_SG[row_of["samples"][sample], gene_of[gene]]
+                assert value == pytest.approx(float(text), abs=1e-4)
+        with gzip.open(DATA / name / parts["methylation"], "rt") as file:
+            own[name] = {line.split("\t", 1)[0] for line in file} - {"sample"}
+    lacking = [row_of["cpgs"][cpg] for cpg in own[names[0]] - own[names[1]]]
+    of_other = np.flatnonzero(store.samples["cohort"] == names[1])
+    assert np.isnan(store.beta(np.array(lacking), of_other)).all()
+    assert ["".join(ALPHABET[code] for code in pair) for pair in store.sequence_CL[:, 60:62]] == ["CG"] * 1602
+
+
+@pytest.mark.real_data
+def test_real_upstream(tmp_path):
+    folder = require(DATA / "upstream_mini")
+    names = {"labels": "ch3", "distances": "d", "expression": "e", "sequences": "probeToOneHotAll"}
+    files: dict[str, Any] = {key: folder / f"{name}_sample_mini.csv.gz" for key, name in names.items()}
+    upstream(tmp_path / "mini.h5", **files)
+    store = Store(tmp_path / "mini.h5")
+    assert store.beta_steps_CS.shape == (25, 25)
+    assert store.sequence_CL.shape == (25, 800)
+    assert (store.sequence_CL[:, 399:401] == [ALPHABET.index("C"), ALPHABET.index("G")]).all()
+    with gzip.open(files["sequences"], "rt") as file:
+        one_hot = {line.split(",")[0]: line.rstrip("\n").split(",")[1:] for line in file}
+    for cpg, code_L in zip(store.cpgs["id"], store.sequence_CL, strict=True):
+        for base, code in enumerate(code_L):
+            letter = [float(cell) for cell in one_hot[cpg][base * len(ALPHABET) : (base + 1) * len(ALPHABET)]]
+            assert letter == [float(other == code) for other in range(len(ALPHABET))]
+    with gzip.open(files["distances"], "rt") as file:
+        header, *rows = [line.rstrip("\n").split(",") for line in file]
+    assert store.genes["id"].tolist() == header[1:]
+    assert len(header) == 17_996 + 1
+    distances = store.distances
+    for c, row in enumerate(rows):
+        inverse_G = np.array(row[1:], dtype=float)
+        entries = slice(distances.indptr_C[c], distances.indptr_C[c + 1])
+        assert (distances.gene_N[entries] == np.flatnonzero(inverse_G)).all()
+        assert np.abs(distances.bp_N[entries] - 1 / inverse_G[inverse_G != 0]).max() < 1
+    for sample, gene, text in random_cells(files["expression"], ",", n_rows=5):
+        value = store.expression_SG[store.samples["id"].tolist().index(sample), store.genes["id"].tolist().index(gene)]
+        assert value == pytest.approx(float(text), abs=1e-4)
