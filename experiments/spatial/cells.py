@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-import methyl_lightning
 from experiments.spatial import checks
 from experiments.spatial.inputs import Run
+from methyl_lightning.predict import predict
 
 CELL_TYPE, MOLECULES = "bulk_labels", "n_counts"
 
@@ -18,7 +18,7 @@ CELL_TYPE, MOLECULES = "bulk_labels", "n_counts"
 def cell_rows(run: Run, path: Path) -> dict[str, float]:
     """Predict cells from ``.raw`` of a file with columns ``bulk_labels`` and ``n_counts``; return what was found."""
     settings = {"raw": True, "match": "quantile", "min_coverage": 0, "intervals": False}
-    cells = methyl_lightning.predict(run.checkpoint, path, run.cpgs.index.tolist(), **settings)
+    cells = predict(run.checkpoint, path, run.cpgs.index.tolist(), **settings)
     beta_NC = np.asarray(cells.X, dtype=np.float64)
     varies_C = beta_NC.std(axis=0) > 1e-5
     beta_NC = beta_NC[:, varies_C]

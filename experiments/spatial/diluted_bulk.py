@@ -10,11 +10,11 @@ import anndata
 import numpy as np
 import pandas as pd
 
-import methyl_lightning
 from experiments.spatial import cis
 from experiments.spatial.checks import explained
 from experiments.spatial.inputs import Run
 from methyl_lightning.metrics.scores import mae, mas_pcc
+from methyl_lightning.predict import predict
 
 MATCHES = ("library", "quantile")
 LEVELS = (500, 2_000, 10_000, 100_000, 1_000_000)  # molecules a sample
@@ -82,7 +82,7 @@ def thinned_bulk(
         for match, units in ways.items():
             ids = run.cpgs.index.tolist()
             settings: dict[str, Any] = {"match": match, "units": units, "min_coverage": 0}
-            predicted = methyl_lightning.predict(run.checkpoint, data, ids, **settings)
+            predicted = predict(run.checkpoint, data, ids, **settings)
             beta_SC = np.asarray(predicted.X, dtype=np.float64)
             inside_CS = within_interval(predicted, measured_CS)
             found = cis.same_relation(cis.predicted_relation(run, beta_SC, shown, np.log10(molecules_S)), cohort_C)

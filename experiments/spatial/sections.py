@@ -9,9 +9,9 @@ import anndata
 import numpy as np
 import pandas as pd
 
-import methyl_lightning
 from experiments.spatial import checks, cis
 from experiments.spatial.inputs import LABEL, TUMOUR_LABELS, UNLABELLED, K, Run, log_expression
+from methyl_lightning.predict import predict
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "library": {"match": "library"},
@@ -46,10 +46,10 @@ class Section(NamedTuple):
     tumour: pd.DataFrame
 
 
-def predict(run: Run, data: anndata.AnnData, **settings: Any) -> anndata.AnnData:
+def predict_looked_at(run: Run, data: anndata.AnnData, **settings: Any) -> anndata.AnnData:
     """Predict the CpGs that are looked at, whatever the coverage of genes."""
     ids = run.cpgs.index.tolist()
-    return methyl_lightning.predict(run.checkpoint, data, ids, min_coverage=0, intervals=False, **settings)
+    return predict(run.checkpoint, data, ids, min_coverage=0, intervals=False, **settings)
 
 
 def beta_of(predicted: anndata.AnnData) -> np.ndarray:
@@ -98,7 +98,7 @@ def null_morans_i(run: Run, data: anndata.AnnData, beta_NC: np.ndarray, settings
         return checks.permuted_morans_i(beta_NC, checks.neighbours(data.obsm["spatial"]), rng).ravel()
     moved = data.copy()
     moved.obsm["spatial"] = moved.obsm["spatial"][rng.permutation(moved.n_obs)]
-    return checks.morans_i(beta_of(predict(run, moved, **settings)), checks.neighbours(moved.obsm["spatial"]))
+    return checks.morans_i(beta_of(predict_looked_at(run, moved, **settings)), checks.neighbours(moved.obsm["spatial"]))
 
 
 def examine(run: Run, data: anndata.AnnData) -> tuple[Section, pd.DataFrame]:
@@ -118,7 +118,7 @@ def examine(run: Run, data: anndata.AnnData) -> tuple[Section, pd.DataFrame]:
     section = Section(data, {}, {}, pd.DataFrame(index=run.cpgs.index), pd.DataFrame(index=run.cpgs.index))
     columns = {}
     for setting, settings in SETTINGS.items():
-        predicted = section.predicted[setting] = predict(run, data, **settings)
+        predicted = section.predicted[setting] = predict_looked_at(run, data, **settings)
         beta_NC = beta_of(predicted)
         flat_NC = checks.without(beta_NC, log_counts_N)
         varies_C = beta_NC.std(axis=0) > 1e-5
@@ -169,7 +169,7 @@ def _variation(beta_NC: np.ndarray, log_counts_N: np.ndarray) -> dict[str, float
 
 def _pseudobulk(run: Run, data: anndata.AnnData, beta_NC: np.ndarray, match: str) -> dict[str, float]:
     """Compare the whole section predicted at once with the mean of its spots, and with the cohort's means."""
-    bulk_C = beta_of(predict(run, data, match=match, aggregate="label", label="section"))[0]
+    bulk_C = beta_of(predict_looked_at(run, data, match=match, aggregate="label", label="section"))[0]
     spots_C, measured_C = beta_NC.mean(axis=0), np.nanmean(run.beta_CS, axis=1)
     return {
         "pseudobulk_r": np.corrcoef(bulk_C, spots_C)[0, 1],

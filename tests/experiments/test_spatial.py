@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 from scipy.stats import spearmanr
 
-import methyl_lightning
 from experiments.spatial import __main__ as script
 from experiments.spatial import checks, cis, figures, inputs, sections
 from experiments.spatial.__main__ import main
@@ -20,6 +19,7 @@ from experiments.spatial.diluted_bulk import AS_SPOTS, UNDILUTED, thin
 from methyl_lightning.data.store import Store
 from methyl_lightning.dilution.run import DILUTED, SCORES
 from methyl_lightning.model.grid import cpg_table
+from methyl_lightning.predict import predict
 
 GRID = np.stack(np.meshgrid(np.arange(8.0), np.arange(6.0)), axis=-1).reshape(-1, 2)  # 48 places
 
@@ -75,7 +75,7 @@ def test_script_runs_end_to_end(workplace: Path, place: Path, capsys: pytest.Cap
 
     run = inputs.open_run(Path("run"))
     data, left_out = inputs.read_section(place / "P1.h5ad", run.expression_SG.columns)
-    beta = methyl_lightning.predict(run.checkpoint, data, run.cpgs.index.tolist(), match="quantile", intervals=False)
+    beta = predict(run.checkpoint, data, run.cpgs.index.tolist(), match="quantile", intervals=False)
     found = pd.read_csv(place / "out" / "sections.csv").set_index("quantity")["quantile"]
     assert left_out == 1 and found["spots"] == 47 and found["spots_left_out"] == 1
     fitted = np.polyfit(np.log10(data.obs["counts"]), (mean_N := beta.X.mean(axis=1)), 1)

@@ -10,7 +10,7 @@ import pytest
 SCRIPT = """
 from pathlib import Path
 import torch
-from methyl_lightning.memory import keep_freed_memory, return_freed_memory
+from methyl_lightning.model.memory import keep_freed_memory, return_freed_memory
 
 def resident():
     fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())

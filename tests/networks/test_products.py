@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.test_networks import N_GENES, WINDOW, features
+from test_networks import N_GENES, WINDOW, features
 from torch import nn
 from torch.nn import functional
 

@@ -15,12 +15,12 @@ import torch
 from conftest import assert_refused, command, files
 from scipy import io, sparse
 
-import methyl_lightning
 from methyl_lightning.data.store import Store
 from methyl_lightning.files import InputError
 from methyl_lightning.model.checkpoint import export_folder
 from methyl_lightning.model.conformal import calibrate, coverage, interval
 from methyl_lightning.model.record import QUANTILES
+from methyl_lightning.predict import predict
 from methyl_lightning.predict.aggregation import average_matrix
 from methyl_lightning.predict.genes import index_genes, match_genes, read_aliases
 from methyl_lightning.predict.scale import TrainingScale, recognise_units, to_linear, to_training_scale
@@ -77,7 +77,7 @@ def write_10x_h5(path: Path, cells: anndata.AnnData, ids: list[str]) -> None:
 
 def test_every_format_gives_the_same(checkpoint: Path, cells: anndata.AnnData, tmp_path: Path) -> None:
     ids = [f"ENSG{i:011d}" for i in range(cells.n_vars)]
-    expected = methyl_lightning.predict(checkpoint, cells)
+    expected = predict(checkpoint, cells)
     layered = anndata.AnnData(np.zeros(cells.shape, np.float32), cells.obs, cells.var, layers={"counts": cells.X})
     layered.raw = cells
     layered.write_h5ad(tmp_path / "layers.h5ad")
@@ -100,7 +100,7 @@ def test_every_format_gives_the_same(checkpoint: Path, cells: anndata.AnnData, t
         ("folder", {}),
         ("cells.h5", {}),
     ):
-        found = methyl_lightning.predict(checkpoint, tmp_path / name, **settings)
+        found = predict(checkpoint, tmp_path / name, **settings)
         assert found.uns["methyl_lightning"]["units"] == "counts", name
         assert found.obs_names.tolist() == cells.obs_names.tolist()
         np.testing.assert_allclose(found.X, expected.X, atol=1e-5, err_msg=name)
@@ -109,9 +109,9 @@ def test_every_format_gives_the_same(checkpoint: Path, cells: anndata.AnnData, t
 def test_units_do_not_matter_once_recognised(checkpoint: Path, cells: anndata.AnnData) -> None:
     counts = cells.X.toarray().astype(np.float64)
     share = counts / counts.sum(axis=1, keepdims=True)
-    expected = methyl_lightning.predict(checkpoint, cells)
+    expected = predict(checkpoint, cells)
     noted = {"log1p": {"base": None}}
-    by_library = methyl_lightning.predict(checkpoint, cells, match="library")
+    by_library = predict(checkpoint, cells, match="library")
     for units, values, uns in (
         ("cpm", share * 1e6, {}),
         ("log1p", np.log1p(share * 1e4), noted),
@@ -119,10 +119,10 @@ def test_units_do_not_matter_once_recognised(checkpoint: Path, cells: anndata.An
         ("log2", np.log2(counts + 1), {}),
     ):
         data = anndata.AnnData(values.astype(np.float32), cells.obs, cells.var, uns=uns)
-        found = methyl_lightning.predict(checkpoint, data)
+        found = predict(checkpoint, data)
         assert found.uns["methyl_lightning"]["units"] == units
         np.testing.assert_allclose(found.X, expected.X, atol=2e-3)
-        found = methyl_lightning.predict(checkpoint, data, match="library")
+        found = predict(checkpoint, data, match="library")
         np.testing.assert_allclose(found.X, by_library.X, atol=2e-3)
 
 
@@ -202,8 +202,8 @@ def test_missing_genes_have_the_training_mean(checkpoint: Path, cells: anndata.A
         np.testing.assert_allclose(total, record.linear_mean_G[5:].sum(), rtol=1e-4)
     assert ready.uns["methyl_lightning"]["gene_coverage"] == 35 / 40
     with pytest.raises(InputError, match=r"17 of the checkpoint's 40 .* below min_coverage=0.5"):
-        methyl_lightning.predict(checkpoint, cells[:, :17].copy())
-    few = methyl_lightning.predict(checkpoint, cells[:, :17].copy(), min_coverage=0.4)
+        predict(checkpoint, cells[:, :17].copy())
+    few = predict(checkpoint, cells[:, :17].copy(), min_coverage=0.4)
     assert np.isfinite(few.X).all()
 
 
@@ -220,14 +220,14 @@ def test_shallow_samples_are_taken_together(checkpoint: Path, cells: anndata.Ann
         assert set(average[7].indices) == set(nearest)
         doubled = expression._replace(obsm={"spatial": np.zeros_like(place)})
         assert (average_matrix(doubled, "counts", "spatial", None, 2).diagonal() > 0).all()
-    together = methyl_lightning.predict(checkpoint, cells, aggregate="spatial", k=3)
+    together = predict(checkpoint, cells, aggregate="spatial", k=3)
     by_hand = anndata.AnnData(average @ cells.X, cells.obs, cells.var)
-    np.testing.assert_allclose(together.X, methyl_lightning.predict(checkpoint, by_hand, units="counts").X, atol=1e-5)
-    labels = methyl_lightning.predict(checkpoint, cells, aggregate="label", label="kind")
+    np.testing.assert_allclose(together.X, predict(checkpoint, by_hand, units="counts").X, atol=1e-5)
+    labels = predict(checkpoint, cells, aggregate="label", label="kind")
     assert labels.obs_names.tolist() == ["x", "y"] and labels.obs["n_samples"].tolist() == [22, 21]
     sums = np.stack([cells.X[start::2].toarray().sum(axis=0) for start in (0, 1)])
     pseudobulk = anndata.AnnData(sums, var=cells.var)
-    np.testing.assert_allclose(labels.X, methyl_lightning.predict(checkpoint, pseudobulk).X, atol=1e-5)
+    np.testing.assert_allclose(labels.X, predict(checkpoint, pseudobulk).X, atol=1e-5)
 
 
 def test_calibration_covers_new_cells_and_says_so_when_there_are_few() -> None:

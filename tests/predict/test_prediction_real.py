@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from conftest import assert_refused, command
 
-import methyl_lightning
 from methyl_lightning.data.splits import TEST_VIEWS
+from methyl_lightning.predict import predict
 
 DATA = Path(os.environ.get("METHYL_LIGHTNING_DATA", Path(__file__).parents[2] / ".." / "shared" / "data")).resolve()
 MODEL = "tcga_brca_hm27"
@@ -31,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_cohort_is_predicted_as_in_its_test(run: Path) -> None:
-    data = methyl_lightning.predict(run / "best.ckpt", DATA / MODEL / "HiSeqV2.gz", match="none")
+    data = predict(run / "best.ckpt", DATA / MODEL / "HiSeqV2.gz", match="none")
     assert data.uns["methyl_lightning"]["units"] == "log2"
     for view in TEST_VIEWS:
         tested = anndata.read_h5ad(run / f"predictions_{view}.h5ad")
@@ -81,9 +81,9 @@ def test_spots_are_on_the_level_of_the_cohort_by_quantiles(run: Path) -> None:
     section = anndata.read_h5ad(DATA / "her2st" / "D1.h5ad")
     predicted = {}
     for match in ("library", "quantile"):
-        data = methyl_lightning.predict(run / "best.ckpt", section, match=match)
+        data = predict(run / "best.ckpt", section, match=match)
         assert data.shape == (306, 465) and (data.X.std(axis=0) > 0).all()
         predicted[match] = abs(data.X.mean() - data.var["training_mean"].mean())
     assert predicted["quantile"] < 0.1 < predicted["library"]  # the zeros of shallow spots lie outside the training
-    around = methyl_lightning.predict(run / "best.ckpt", section, match="quantile", aggregate="spatial", k=8)
+    around = predict(run / "best.ckpt", section, match="quantile", aggregate="spatial", k=8)
     assert 0 < np.median(around.X.std(axis=0)) < 0.1 and not np.array_equal(around.X, data.X)

@@ -5,14 +5,14 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from conftest import SMALL as SMALL_RUN
+from conftest import command
 from omegaconf import OmegaConf
 
 from methyl_lightning.data.datamodule import BLOCK, GridBatch, GridDataModule
 from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.train import auto_block
 from methyl_lightning.train.auto_block import AutoBlock, Trial, choose, explain, probe
-from tests.conftest import SMALL as SMALL_RUN
-from tests.conftest import command
 
 SMALL = ((8, 8), (16, 8), (200, 200))
 
