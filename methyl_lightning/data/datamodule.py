@@ -302,6 +302,11 @@ class GridDataModule(L.LightningDataModule):
         """Expression [S, G] of the training samples: all that scalers may see."""
         return read_expression(self.store, self.split.sample["train"])
 
+    def train_distances(self) -> tuple[Tensor, Tensor]:
+        """Return gene index and signed base pairs of every (CpG, gene) entry of the training CpGs."""
+        distances = self.store.distances.rows(self.split.cpg["train"])
+        return torch.from_numpy(distances.gene_N).long(), torch.from_numpy(distances.bp_N)
+
     def training_view(self, max_cells: int = TRAINING_VIEW_CELLS) -> TrainingView:
         """Read the training view, expression in the units of the store: all that closed-form networks may see.
 

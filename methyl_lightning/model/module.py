@@ -3,6 +3,7 @@
 Legend: C CpGs, S samples, G genes, N pairs.
 """
 
+import inspect
 import math
 from collections.abc import Callable
 from functools import partial
@@ -32,7 +33,7 @@ class MethylationModule(L.LightningModule):
     network
         Name of a class in :mod:`methyl_lightning.networks`.
     n_genes, window
-        Sizes of the store.
+        Sizes of the store; the network is given those that its constructor takes.
     learning_rate
         Of Adam.
     expression_scaling
@@ -59,7 +60,9 @@ class MethylationModule(L.LightningModule):
             raise ValueError(f"expression_scaling={expression_scaling!r}: must be one of {tuple(SCALERS)}")
         self.save_hyperparameters()
         self.learning_rate = learning_rate
-        self.network = getattr(networks, network)(n_genes=n_genes, window=window, **settings)
+        network_class, sizes = getattr(networks, network), {"n_genes": n_genes, "window": window}
+        taken = inspect.signature(network_class).parameters.keys() & sizes
+        self.network = network_class(**{name: sizes[name] for name in taken}, **settings)
         self.scaler = SCALERS[expression_scaling](n_genes)
         self.provenance: dict[str, Any] = {}
         self._record: TrainingRecord | None = None
@@ -78,15 +81,16 @@ class MethylationModule(L.LightningModule):
     def fit_statistics(self, datamodule: GridDataModule) -> None:
         """Fit on training data what is fitted without gradients, and note where the data came from."""
         self.scaler.fit(datamodule.train_expression())
-        if isinstance(self.network, networks.ClosedFormNetwork):
-            view = datamodule.training_view()
-            self.network.fit_closed_form(view._replace(expression_SG=self.scaler(view.expression_SG)))
-        if isinstance(self.network, networks.LevyJurgenson):
-            near = datamodule.store.distances.rows(datamodule.split.cpg["train"])
-            self.network.fit_near_genes(torch.from_numpy(near.gene_N).long(), torch.from_numpy(near.bp_N))
+        self.network.fit_statistics(
+            networks.TrainingData(datamodule.train_distances, partial(self._scaled_view, datamodule))
+        )
         self.provenance = datamodule.provenance()
         rows = datamodule.split.view("train_cpg-train_sample")
         self._take_record = partial(record_training, datamodule.store, *rows)
+
+    def _scaled_view(self, datamodule: GridDataModule) -> networks.TrainingView:
+        view = datamodule.training_view()
+        return view._replace(expression_SG=self.scaler(view.expression_SG))
 
     def training_record(self) -> TrainingRecord | None:
         """Return what a checkpoint keeps of the training data, None before fit.

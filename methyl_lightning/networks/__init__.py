@@ -4,13 +4,12 @@ from methyl_lightning.networks.baselines.boosting import KmerGbm
 from methyl_lightning.networks.baselines.linear import BilinearRidge, CisLinear, ExpressionOnly
 from methyl_lightning.networks.baselines.own_labels import CpgMean, OwnLabelRidge
 from methyl_lightning.networks.baselines.simple import Constant, SequenceOnly
-from methyl_lightning.networks.contract import ClosedFormNetwork, CpgFeatures, MethylationNetwork, TrainingView
+from methyl_lightning.networks.contract import CpgFeatures, MethylationNetwork, TrainingData, TrainingView
 from methyl_lightning.networks.levy_jurgenson import LevyJurgenson
 
 __all__ = [
     "BilinearRidge",
     "CisLinear",
-    "ClosedFormNetwork",
     "Constant",
     "CpgFeatures",
     "CpgMean",
@@ -20,5 +19,6 @@ __all__ = [
     "MethylationNetwork",
     "OwnLabelRidge",
     "SequenceOnly",
+    "TrainingData",
     "TrainingView",
 ]

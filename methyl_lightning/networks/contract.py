@@ -4,6 +4,7 @@ Legend: C CpGs, S samples, G genes, L bases, K units, N pairs or (CpG, gene) ent
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -51,13 +52,34 @@ class TrainingView(NamedTuple):
     beta_CS: Tensor
 
 
+class TrainingData(NamedTuple):
+    """All that a network may see of the training data, read when it is called for.
+
+    Attributes
+    ----------
+    distances
+        Gene index and signed base pairs of every listed (CpG, gene) entry of the training CpGs.
+    view
+        The training view.
+    """
+
+    distances: Callable[[], tuple[Tensor, Tensor]]
+    view: Callable[[], TrainingView]
+
+
 class MethylationNetwork(nn.Module, ABC):
     """A network of two towers and a combiner.
 
-    ``gene_within_bp`` says on which CpGs the network is defined: those with a gene at most so far away (None: all).
+    ``gene_within_bp`` says on which CpGs the network is defined: those with a gene at most so far away (None: all);
+    ``closed_form`` that :meth:`fit_statistics` fits all of it, and no training step is needed. A constructor that has
+    arguments ``n_genes`` or ``window`` is given the sizes of the data.
     """
 
     gene_within_bp: int | None = None
+    closed_form = False
+
+    def fit_statistics(self, data: TrainingData) -> None:
+        """Fit what is fitted without gradients, before the first step; by default nothing."""
 
     @abstractmethod
     def encode_cpgs(self, cpgs: CpgFeatures) -> Any:
@@ -94,6 +116,12 @@ class ClosedFormNetwork(MethylationNetwork):
 
     The sizes of the buffers follow from the data, so they take the sizes of a checkpoint that is loaded.
     """
+
+    closed_form = True
+
+    def fit_statistics(self, data: TrainingData) -> None:
+        """Fit everything to the training view."""
+        self.fit_closed_form(data.view())
 
     @abstractmethod
     def fit_closed_form(self, view: TrainingView) -> None:

@@ -11,11 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from methyl_lightning.networks.contract import (
-    CpgFeatures,
-    MethylationNetwork,
-    RowBatchNorm1d,
-)
+from methyl_lightning.networks.contract import CpgFeatures, MethylationNetwork, RowBatchNorm1d, TrainingData
 from methyl_lightning.networks.products import WideLinear, grid_product
 from methyl_lightning.networks.sequence import SequenceConvolution, motif_branch, on_known
 
@@ -175,9 +171,10 @@ class LevyJurgenson(MethylationNetwork):
         self.head = nn.Sequential(PairDense(first, second), PairDense(second, third))
         self.output = nn.Linear(third, 1)
 
-    def fit_near_genes(self, gene_N: Tensor, bp_N: Tensor) -> None:
+    def fit_statistics(self, data: TrainingData) -> None:
         """Keep the genes of those training entries whose distance has a weight; without ``far_genes`` only."""
         if self.near_G is not None:
+            gene_N, bp_N = data.distances()
             near_N = distance_weights(bp_N, self.weighting, torch.float32) != 0
             self.near_G.zero_()[gene_N[near_N]] = True
 

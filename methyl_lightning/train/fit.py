@@ -63,9 +63,9 @@ def fit_and_test(
         _convert_="all",
     )
     start = time.perf_counter()
-    if list(module.parameters()):
+    if not module.network.closed_form:
         trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
-    else:  # in closed form: nothing to iterate, the checkpoint is all that is wanted of the trainer
+    else:  # nothing to iterate: the checkpoint is all that is wanted of the trainer
         module.fit_statistics(datamodule)
         trainer.strategy.connect(module)
         checkpoints.best_model_path = str(folder / "best.ckpt")

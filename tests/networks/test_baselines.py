@@ -213,7 +213,7 @@ def test_trees_predict_what_scikit_learn_predicts() -> None:
 def test_boosting_depends_on_its_seed_alone(view: TrainingView) -> None:
     def grown(seed: int) -> Tensor:
         torch.manual_seed(torch.initial_seed() + 1)  # another state of the global generator each time
-        network = KmerGbm(150, 200, n_cells=2_000, n_trees=5, seed=seed)
+        network = KmerGbm(n_cells=2_000, n_trees=5, seed=seed)
         network.fit_closed_form(view)
         return network.trees.value_TM
 
@@ -237,12 +237,12 @@ def test_boosting_learns_from_near_genes_and_predicts_without_scikit_learn(
 @pytest.mark.parametrize("name", ["n_nearest", "n_cells", "n_trees"])
 def test_boosting_names_wrong_sizes(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}=0: must be at least 1"):
-        KmerGbm(10, 20, **{name: 0})
+        KmerGbm(**{name: 0})
 
 
 def test_cis_slopes_are_a_ridge_over_all_measured_cells(view: TrainingView) -> None:
     torch.manual_seed(0)
-    network = CisLinear(view.expression_SG.shape[1], view.cpgs.sequence_CL.shape[1])
+    network = CisLinear(view.expression_SG.shape[1])
     network.fit_closed_form(view)
     e_SG, beta_CS = view.expression_SG.numpy().astype(float), view.beta_CS.numpy().astype(float)
     varies = e_SG.std(0) > 0
@@ -286,7 +286,7 @@ def test_means_and_own_labels_are_those_of_each_cpg(cohort: GridDataModule) -> N
 def test_a_cpg_without_values_is_not_a_seen_one(view: TrainingView) -> None:
     beta_CS = view.beta_CS.clone()
     beta_CS[3] = torch.nan
-    for network in (CpgMean(150, 200), OwnLabelRidge(150, 200), BilinearRidge(150, 200), ExpressionOnly(150, 200)):
+    for network in (CpgMean(), OwnLabelRidge(150), BilinearRidge(150), ExpressionOnly(150)):
         network.fit_closed_form(view._replace(beta_CS=beta_CS))
         predicted_CS = network(view.cpgs, view.expression_SG)
         assert predicted_CS.isfinite().all()

@@ -1,5 +1,8 @@
 """The grid form equals the expanded pairs: outputs, gradients, batch statistics; shapes follow the inputs."""
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -196,10 +199,10 @@ def test_expression_has_a_gradient_when_asked():
     )
 
 
-@pytest.mark.parametrize("network_class", [LevyJurgenson, Constant, SequenceOnly])
-def test_cells_do_not_depend_on_their_neighbours_in_evaluation(network_class: type[MethylationNetwork]):
+@pytest.mark.parametrize("build", [partial(LevyJurgenson, N_GENES, WINDOW), Constant, partial(SequenceOnly, WINDOW)])
+def test_cells_do_not_depend_on_their_neighbours_in_evaluation(build: Callable[[], MethylationNetwork]):
     torch.manual_seed(4)
-    network = network_class(N_GENES, WINDOW).double().eval()
+    network = build().double().eval()
     cpgs, expression = features()
     with torch.no_grad():
         grid = network(cpgs, expression)
@@ -214,10 +217,10 @@ def test_cells_do_not_depend_on_their_neighbours_in_evaluation(network_class: ty
     torch.testing.assert_close(pairs, grid[[0, 2, 4], [1, 0, 6]])
 
 
-@pytest.mark.parametrize("network_class", [LevyJurgenson, SequenceOnly])
-def test_cpgs_without_a_sequence_stand_apart(network_class: type[MethylationNetwork]):
+@pytest.mark.parametrize("build", [partial(LevyJurgenson, N_GENES, WINDOW), partial(SequenceOnly, WINDOW)])
+def test_cpgs_without_a_sequence_stand_apart(build: Callable[[], MethylationNetwork]):
     torch.manual_seed(5)
-    network = network_class(N_GENES, WINDOW).double()
+    network = build().double()
     cpgs, expression = features()
     known = cpgs._replace(sequence_CL=cpgs.sequence_CL.clone())
     known.sequence_CL[[1, 3]] = 4
@@ -262,4 +265,4 @@ def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="leaves nothing to predict from"):
         LevyJurgenson(N_GENES, WINDOW, 1, ["sequence", "distance_attention"])
     with pytest.raises(ValueError, match="window=8: must be at least 10"):
-        SequenceOnly(N_GENES, 8)
+        SequenceOnly(8)

@@ -111,8 +111,6 @@ class KmerGbm(ClosedFormNetwork):
 
     Parameters
     ----------
-    n_genes, window
-        Not used; every network is built from these sizes.
     longest_kmer
         k-mers of 1 … so many bases.
     n_nearest
@@ -127,8 +125,6 @@ class KmerGbm(ClosedFormNetwork):
 
     def __init__(
         self,
-        n_genes: int,
-        window: int,
         longest_kmer: int = 3,
         n_nearest: int = 5,
         n_cells: int = 100_000,

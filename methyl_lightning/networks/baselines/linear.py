@@ -44,8 +44,6 @@ class ExpressionOnly(LinearNetwork):
     ----------
     n_genes
         Number of genes G.
-    window
-        Not used.
     n_components
         Principal components of the expression.
     """
@@ -53,7 +51,7 @@ class ExpressionOnly(LinearNetwork):
     mean: Tensor
     slope_Q: Tensor
 
-    def __init__(self, n_genes: int, window: int, n_components: int = 100):
+    def __init__(self, n_genes: int, n_components: int = 100):
         super().__init__()
         self.components = ExpressionComponents(n_genes, n_components)
         self.register_buffer("mean", torch.zeros(()))
@@ -88,15 +86,13 @@ class CisLinear(LinearNetwork):
     ----------
     n_genes
         Number of genes G.
-    window
-        Not used.
     """
 
     intercept: Tensor
     level_P: Tensor
     slope_P: Tensor
 
-    def __init__(self, n_genes: int, window: int):
+    def __init__(self, n_genes: int):
         super().__init__()
         self.n_genes = n_genes
         self.features, self.genes = Standardiser(), Standardiser()
@@ -167,8 +163,6 @@ class BilinearRidge(LinearNetwork):
     ----------
     n_genes
         Number of genes G.
-    window
-        Not used.
     longest_kmer
         k-mers of 1 … so many bases.
     n_components
@@ -181,7 +175,7 @@ class BilinearRidge(LinearNetwork):
     level_P: Tensor
     weight_PQ: Tensor
 
-    def __init__(self, n_genes: int, window: int, longest_kmer: int = 3, n_components: int = 100, n_loadings: int = 20):
+    def __init__(self, n_genes: int, longest_kmer: int = 3, n_components: int = 100, n_loadings: int = 20):
         super().__init__()
         self.longest_kmer, self.n_loadings = longest_kmer, n_loadings
         self.components = ExpressionComponents(n_genes, n_components)

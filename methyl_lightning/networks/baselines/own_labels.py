@@ -26,8 +26,6 @@ class CpgMean(LinearNetwork):
 
     Parameters
     ----------
-    n_genes, window
-        Not used; every network is built from these sizes.
     longest_kmer
         k-mers of 1 … so many bases.
     """
@@ -37,7 +35,7 @@ class CpgMean(LinearNetwork):
     weight_P: Tensor
     intercept: Tensor
 
-    def __init__(self, n_genes: int, window: int, longest_kmer: int = 3):
+    def __init__(self, longest_kmer: int = 3):
         super().__init__()
         self.longest_kmer = longest_kmer
         self.features = Standardiser()
@@ -88,8 +86,6 @@ class OwnLabelRidge(LinearNetwork):
     ----------
     n_genes
         Number of genes G.
-    window
-        Not used.
     n_components
         Principal components of the expression.
     longest_kmer
@@ -98,9 +94,9 @@ class OwnLabelRidge(LinearNetwork):
 
     slope_CQ: Tensor
 
-    def __init__(self, n_genes: int, window: int, n_components: int = 100, longest_kmer: int = 3):
+    def __init__(self, n_genes: int, n_components: int = 100, longest_kmer: int = 3):
         super().__init__()
-        self.means = CpgMean(n_genes, window, longest_kmer)
+        self.means = CpgMean(longest_kmer)
         self.components = ExpressionComponents(n_genes, n_components)
         self.register_buffer("slope_CQ", torch.zeros(0, 0))
 

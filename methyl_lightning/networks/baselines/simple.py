@@ -5,12 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from methyl_lightning.networks.contract import (
-    ClosedFormNetwork,
-    CpgFeatures,
-    MethylationNetwork,
-    TrainingView,
-)
+from methyl_lightning.networks.contract import ClosedFormNetwork, CpgFeatures, MethylationNetwork, TrainingView
 from methyl_lightning.networks.sequence import motif_branch, on_known
 
 
@@ -37,17 +32,11 @@ class _CpgOnly(MethylationNetwork):
 
 
 class Constant(_CpgOnly, ClosedFormNetwork):
-    """The median beta of the training view, for every cell.
-
-    Parameters
-    ----------
-    n_genes, window
-        Not used; every network is built from these sizes.
-    """
+    """The median beta of the training view, for every cell."""
 
     median: Tensor
 
-    def __init__(self, n_genes: int, window: int):
+    def __init__(self) -> None:
         super().__init__()
         self.register_buffer("median", torch.tensor(0.5))
 
@@ -66,13 +55,11 @@ class SequenceOnly(_CpgOnly):
 
     Parameters
     ----------
-    n_genes
-        Not used.
     window
         Bases around the CpG.
     """
 
-    def __init__(self, n_genes: int, window: int):
+    def __init__(self, window: int):
         super().__init__()
         self.motif = motif_branch(window)
         self.output = nn.Linear(40, 1)
