@@ -5,7 +5,7 @@ Legend: C CpGs, S samples, G genes, L bases, N pairs.
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import lightning as L
 import numpy as np
@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from methyl_lightning.data.distances import within
 from methyl_lightning.data.expression import check_dilution, dilute
 from methyl_lightning.data.splits import load_split, make_split
-from methyl_lightning.data.store import Store
+from methyl_lightning.data.store import Distances, Store
 from methyl_lightning.files import InputError
 from methyl_lightning.networks.contract import CpgFeatures, TrainingView
 
@@ -78,15 +78,31 @@ class PairBatch(NamedTuple):
     beta_N: Tensor
 
 
-def read_cpgs(store: Store, cpg_C: np.ndarray) -> CpgFeatures:
-    """Read the features of some CpGs of a store as tensors."""
-    distances = store.distances.rows(cpg_C)
+class CpgSource(Protocol):
+    """What features of CpGs are read from: a store, or CpGs that someone names."""
+
+    @property
+    def sequence_CL(self) -> np.ndarray:
+        """uint8 codes of ACGTN."""
+
+    @property
+    def distances(self) -> Distances:
+        """Genes near each CpG."""
+
+    @property
+    def cpg_key_C(self) -> np.ndarray:
+        """Fingerprints of the CpGs' names."""
+
+
+def read_cpgs(source: CpgSource, cpg_C: np.ndarray) -> CpgFeatures:
+    """Read the features of some CpGs as tensors."""
+    distances = source.distances.rows(cpg_C)
     return CpgFeatures(
-        torch.from_numpy(store.sequence_CL[cpg_C]),
+        torch.from_numpy(source.sequence_CL[cpg_C]),
         torch.from_numpy(distances.gene_N.astype(np.int64)),
         torch.from_numpy(distances.bp_N),
         torch.from_numpy(distances.indptr_C[:-1]),
-        torch.from_numpy(store.cpg_key_C[cpg_C]),
+        torch.from_numpy(source.cpg_key_C[cpg_C]),
     )
 
 

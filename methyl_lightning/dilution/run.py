@@ -4,8 +4,8 @@ Legend: C CpGs, S samples, G genes, R repeats.
 """
 
 import math
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import groupby
 from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
@@ -14,21 +14,19 @@ import pandas as pd
 import torch
 from scipy.stats import t as student_t
 
-from methyl_lightning.data.datamodule import chunks, read_expression
+from methyl_lightning.data.datamodule import BLOCK, chunks, read_expression
 from methyl_lightning.data.expression import check_dilution, dilute
 from methyl_lightning.data.splits import Split
 from methyl_lightning.data.store import Store
 from methyl_lightning.files import InputError
 from methyl_lightning.metrics import scores as metrics
-from methyl_lightning.metrics.bootstrap import bootstrap_grid
-from methyl_lightning.model.grid import BLOCK, combine, encode_cpgs, encode_samples
+from methyl_lightning.model.grid import encode_cpgs, keep, predict_blocks
 from methyl_lightning.model.module import MethylationModule
 
 VIEW = "test_cpg-test_sample"
 SCORES = ("mae", "spearman", "spearman_batch50", "spearman_upstream", "mas_pcc", "mac_pcc")
 UPSTREAM_BATCHES = 20  # of 50 cells: upstream's test had about 1,000 pairs a repeat
 DILUTED, UNDILUTED, MEAN_EXPRESSION = "diluted", "undiluted", "mean expression"
-ENCODED_BYTES = 1 << 30  # encoded CpGs that are kept at once
 COLUMNS_AT_ONCE = 2 * BLOCK[1]  # diluted samples that are kept encoded at once
 BINS = 40
 
@@ -48,7 +46,7 @@ class DilutionResult(NamedTuple):
         ``quantity`` (expression, predicted, measured), ``retention``, ``low``, ``high``, ``share`` of all values, of
         the first repeat.
     facts
-        Sizes and, in seconds, the cost, see :func:`dilution_test`.
+        ``n_cpgs``, ``n_samples``, ``n_genes``, ``units``, ``n_draws``.
     """
 
     repeats: pd.DataFrame
@@ -98,10 +96,7 @@ def dilution_test(
     Returns
     -------
     DilutionResult
-        ``facts`` holds ``n_cpgs``, ``n_samples``, ``n_genes``, ``units``, ``n_draws``, and ``evaluation_seconds`` (one
-        evaluation of the view: encode, combine, metrics with intervals), ``dilution_seconds`` (all levels × repeats:
-        encode CpGs, dilute, encode samples, combine, metrics), their ``ratio``, and ``prediction_ratio``, the same
-        without metrics.
+        All levels × repeats, the undiluted samples, and the training mean.
 
     Raises
     ------
@@ -123,35 +118,22 @@ def dilution_test(
     measured_CS = store.beta(cpg_C, sample_S)
     module.eval()
 
-    _predict_undiluted(module, store, cpg_C[: BLOCK[0]], expression_SG)  # what only a first call costs
-    start = time.perf_counter()
-    undiluted_CS = _predict_undiluted(module, store, cpg_C, expression_SG)
-    one_prediction = time.perf_counter() - start
-    patient_S = store.samples["patient"].to_numpy(str)[sample_S]
-    bootstrap_grid(measured_CS, undiluted_CS, patient_S, seed)  # as an evaluation does for each view
-    one_evaluation = time.perf_counter() - start
-
-    start = time.perf_counter()
-    diluted = _Dilutions(expression_SG, sample_ids, method, seed)
-    mean_1G = read_expression(store, split.sample["train"]).mean(dim=0, keepdim=True)
-    draws = [(level, repeat) for level in levels for repeat in range(repeats)]
-    predicted_RCS, genes_R, mean_CS = _predict(module, store, cpg_C, diluted, draws, refit_scaler, mean_1G)
-    all_predictions = time.perf_counter() - start
-    tests = [(DILUTED, *draw) for draw in draws] + [(UNDILUTED, math.nan, 0), (MEAN_EXPRESSION, math.nan, 0)]
-    kept = [*genes_R, _distinct(expression_SG), math.nan]
+    mean_1G = read_expression(store, split.sample["train"]).mean(dim=0, keepdim=True).numpy()
+    expressions = _Expressions(expression_SG, mean_1G, sample_ids, method, seed)
+    tests = [(DILUTED, level, repeat) for level in levels for repeat in range(repeats)]
+    tests += [(UNDILUTED, math.nan, 0), (MEAN_EXPRESSION, math.nan, 0)]
+    predicted_RCS, genes_R = _predict(module, store, cpg_C, expressions, tests, refit_scaler)
     rows = [
         {"test": test, "method": method, "scaler": "refitted" if refit_scaler else "training", "seed": seed}
-        | {"retention": level, "repeat": repeat, "genes": n_genes}
+        | {"retention": level, "repeat": repeat, "genes": math.nan if test == MEAN_EXPRESSION else n_genes}
         | dict(_scores(measured_CS, beta_hat_CS, repeat))
-        for (test, level, repeat), n_genes, beta_hat_CS in zip(
-            tests, kept, [*predicted_RCS, undiluted_CS, mean_CS], strict=True
-        )
+        for (test, level, repeat), n_genes, beta_hat_CS in zip(tests, genes_R, predicted_RCS, strict=True)
     ]
-    all_dilutions = time.perf_counter() - start
-
     shown, histograms = [], [_histogram("measured", math.nan, measured_CS)]
-    firsts = {level: (diluted(level, 0), predicted_RCS[draws.index((level, 0))]) for level in levels}
-    for level, (values_SG, beta_hat_CS) in {**firsts, math.nan: (expression_SG, undiluted_CS)}.items():
+    for (test, level, repeat), beta_hat_CS in zip(tests, predicted_RCS, strict=True):
+        if repeat or test == MEAN_EXPRESSION:
+            continue
+        values_SG = expressions(test, level, repeat)
         grid_SG = pd.DataFrame(values_SG[np.ix_(shown_S, shown_G)], sample_ids[shown_S], gene_names[shown_G])
         grid = grid_SG.rename_axis("sample").reset_index().melt("sample", var_name="gene")
         shown.append(grid.assign(retention=level))
@@ -161,98 +143,67 @@ def dilution_test(
         "n_samples": len(sample_S),
         "n_genes": len(gene_names),
         "units": store.attributes["units"],
-        "n_draws": len(draws),
-        "evaluation_seconds": one_evaluation,
-        "dilution_seconds": all_dilutions,
-        "ratio": all_dilutions / one_evaluation,
-        "prediction_ratio": all_predictions / one_prediction,
+        "n_draws": len(levels) * repeats,
     }
     return DilutionResult(
         pd.DataFrame(rows), pd.concat(shown, ignore_index=True), pd.concat(histograms, ignore_index=True), facts
     )
 
 
-class _Dilutions(NamedTuple):
-    """The test samples diluted to a level, the same at every call."""
+class _Expressions(NamedTuple):
+    """The expression [S, G] of each test, the same at every call; the training mean is one sample."""
 
     expression_SG: np.ndarray
+    mean_1G: np.ndarray
     sample_S: np.ndarray
     method: str
     seed: int
 
-    def __call__(self, level: float, repeat: int) -> np.ndarray:
-        rng = np.random.default_rng([self.seed, *float(level).as_integer_ratio(), repeat])
-        return dilute(self.expression_SG, self.method, level, rng, list(self.sample_S))
-
-
-def _predict_undiluted(
-    module: MethylationModule, store: Store, cpg_C: np.ndarray, expression_SG: np.ndarray
-) -> np.ndarray:
-    """Predict [C, S] in this process alone: with several, the first tests dilution and the others have left."""
-    samples = encode_samples(module, module.scaler(torch.from_numpy(expression_SG).to(module.device)))
-    parts = [combine(module, encode_cpgs(module, store, rows_C), samples) for rows_C in chunks(cpg_C, BLOCK[0])]
-    return np.concatenate(parts)
+    def __call__(self, test: str, level: float, repeat: int) -> np.ndarray:
+        if test == DILUTED:
+            rng = np.random.default_rng([self.seed, *float(level).as_integer_ratio(), repeat])
+            return dilute(self.expression_SG, self.method, level, rng, list(self.sample_S))
+        return self.expression_SG if test == UNDILUTED else self.mean_1G
 
 
 def _predict(
     module: MethylationModule,
     store: Store,
     cpg_C: np.ndarray,
-    diluted: _Dilutions,
-    draws: list[tuple[float, int]],
+    expressions: _Expressions,
+    tests: list[tuple[str, float, int]],
     refit_scaler: bool,
-    mean_1G: torch.Tensor,
-) -> tuple[np.ndarray, list[float], np.ndarray]:
-    """Predict [R, C, S] for the draws, their distinct genes [R], and [C, S] where every sample has mean expression.
-
-    As many encoded CpGs as fit are kept, and all draws are combined with them, a few repeats of a level side by side.
-    """
-    n_samples = len(diluted.expression_SG)
-    side_by_side = max(1, COLUMNS_AT_ONCE // n_samples)
+) -> tuple[np.ndarray, list[float]]:
+    """Predict [R, C, S] for the tests, and count their distinct genes [R]; a few repeats of a level go side by side."""
+    n_samples = len(expressions.expression_SG)
     # a level's repeats keep their company whatever other levels are tested, and so the last digit of their results
     groups = [
-        list(part)
-        for level in dict.fromkeys(level for level, _ in draws)
-        for part in chunks(np.flatnonzero([draw[0] == level for draw in draws]), side_by_side)
+        part.tolist()
+        for _, same in groupby(range(len(tests)), key=lambda at: tests[at][:2])
+        for part in chunks(np.array(list(same)), max(1, COLUMNS_AT_ONCE // n_samples))
     ]
-    genes_R = [0.0] * len(draws)
+    genes_R: list[float] = []
     with TemporaryFile() as file:  # on disk, as a large view times many draws may not fit into memory
-        predicted_RCS = np.memmap(file, np.float32, "w+", shape=(len(draws), len(cpg_C), n_samples))
-    mean_C1 = np.empty((len(cpg_C), 1), np.float32)
-    for encoded in _encoded_cpgs(module, store, cpg_C):
-        mean = encode_samples(module, module.scaler(mean_1G.to(module.device)))
-        for rows, cpgs in encoded:
-            mean_C1[rows] = combine(module, cpgs, mean)
+        predicted_RCS = np.memmap(file, np.float32, "w+", shape=(len(tests), len(cpg_C), n_samples))
+    with keep(encode_cpgs(module, store, chunks(cpg_C, BLOCK[0]))) as cpgs:
         for group in groups:
-            scaled = []
-            for at in group:
-                values_SG = diluted(*draws[at])
-                genes_R[at] = _distinct(values_SG)
-                expression_SG = torch.from_numpy(values_SG).to(module.device)
-                scaler = module.scaler
-                if refit_scaler:
-                    scaler = type(module.scaler)(expression_SG.shape[1]).to(module.device)
-                    scaler.fit(expression_SG)
-                scaled.append(scaler(expression_SG))
-            samples = encode_samples(module, torch.cat(scaled))
-            for rows, cpgs in encoded:
-                beta_hat = combine(module, cpgs, samples).reshape(-1, len(group), n_samples)
-                predicted_RCS[group, rows] = beta_hat.swapaxes(0, 1)
-    return predicted_RCS, genes_R, np.broadcast_to(mean_C1, predicted_RCS.shape[1:])
+            values_RSG = [expressions(*tests[at]) for at in group]
+            genes_R += map(_distinct, values_RSG)
+            refit = refit_scaler and tests[group[0]][0] == DILUTED
+            scaled_SG = torch.cat([_scaled(module, values_SG, refit) for values_SG in values_RSG])
+            columns = [scaled_SG[part] for part in chunks(np.arange(len(scaled_SG)), BLOCK[1])]
+            for rows, beta_CS in predict_blocks(module, cpgs, columns):
+                predicted_RCS[group, rows] = beta_CS.reshape(len(beta_CS), len(group), -1).swapaxes(0, 1)
+    return predicted_RCS, genes_R
 
 
-def _encoded_cpgs(module: MethylationModule, store: Store, cpg_C: np.ndarray) -> Iterator[list[tuple[slice, Any]]]:
-    """Encode blocks of CpGs and give them, with their places, in lists as large as memory allows."""
-    encoded, size = [], 0
-    for place in chunks(np.arange(len(cpg_C)), BLOCK[0]):
-        cpgs = encode_cpgs(module, store, cpg_C[place])
-        encoded.append((slice(place[0], place[-1] + 1), cpgs))
-        size += sum(part.nbytes for part in cpgs if isinstance(part, torch.Tensor))
-        if size > ENCODED_BYTES:
-            yield encoded
-            encoded, size = [], 0
-    if encoded:
-        yield encoded
+def _scaled(module: MethylationModule, values_SG: np.ndarray, refit: bool) -> torch.Tensor:
+    """Scale expression as the module does, or by its own range."""
+    expression_SG, scaler = torch.from_numpy(values_SG).to(module.device), module.scaler
+    if refit:
+        scaler = type(scaler)(expression_SG.shape[1]).to(module.device)
+        scaler.fit(expression_SG)
+    return scaler(expression_SG)
 
 
 def _distinct(values_SG: np.ndarray) -> float:

@@ -3,7 +3,6 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -48,7 +47,7 @@ def write_results(result: DilutionResult, folder: Path) -> None:
     """Write everything a dilution test gives into a run folder, and print the table.
 
     ``dilution.csv`` has every repeat, ``dilution_expression.csv`` and ``dilution_histograms.csv`` what two of the
-    figures show, ``dilution.json`` sizes and cost, ``dilution.md`` the table, ``figures/dilution_*`` PNG and PDF.
+    figures show, ``dilution.json`` sizes, ``dilution.md`` the table, ``figures/dilution_*`` PNG and PDF.
     """
     for name, frame in ((REPEATS, result.repeats), (EXPRESSION, result.expression), (HISTOGRAMS, result.histograms)):
         with replacing(folder / name, "table") as path:
@@ -101,22 +100,8 @@ def read_sweep(folder: Path) -> DilutionResult:
         once.sort_values(["test", "retention", "repeat"], ignore_index=True),
         frames[EXPRESSION].drop_duplicates(["retention", "sample", "gene"], ignore_index=True),
         frames[HISTOGRAMS].drop_duplicates(["quantity", "retention", "low"], ignore_index=True),
-        facts[0] | _cost(facts),
+        facts[0] | {"n_draws": sum(fact["n_draws"] for fact in facts), "n_jobs": len(facts)},
     )
-
-
-def _cost(facts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Add the jobs up; the evaluation that they are compared with is the mean of theirs."""
-    n, evaluation = len(facts), sum(fact["evaluation_seconds"] for fact in facts) / len(facts)
-    seconds = sum(fact["dilution_seconds"] for fact in facts)
-    return {
-        "n_draws": sum(fact["n_draws"] for fact in facts),
-        "n_jobs": n,
-        "evaluation_seconds": evaluation,
-        "dilution_seconds": seconds,
-        "ratio": seconds / evaluation,
-        "prediction_ratio": sum(fact["prediction_ratio"] for fact in facts),
-    }
 
 
 def _figures(result: DilutionResult, summary: pd.DataFrame) -> dict[str, Figure]:
@@ -164,20 +149,18 @@ def _notes(result: DilutionResult, summary: pd.DataFrame) -> list[str]:
         if first["scaler"] == "refitted"
         else "fitted on the undiluted training samples"
     )
-    jobs = f" in {facts['n_jobs']} jobs, each of which encoded the CpGs" if "n_jobs" in facts else ""
+    jobs = f" in {facts['n_jobs']} jobs" if "n_jobs" in facts else ""
     view = f"{facts['n_cpgs']:,} CpGs × {facts['n_samples']:,} samples, both unseen in training"
-    cost = f"{facts['ratio']:.1f} times one evaluation of the same view ({facts['evaluation_seconds']:.2f} s"
     kept, lost = ("not defined" if math.isnan(row["mas_pcc"]) else f"{row['mas_pcc']:.3f}" for row in (full, lowest))
     return [
-        f"{view}; {facts['n_genes']:,} genes; method {first['method']}, seed {first['seed']}; scaler {fitted}.",
+        f"{view}; {facts['n_genes']:,} genes; {facts['n_draws']} dilutions{jobs}; method {first['method']}, "
+        f"seed {first['seed']}; scaler {fitted}.",
         "Intervals: of the mean over repeats of the draw (Student's t); patients and model stay the same throughout.",
         f"Training-mean expression: every sample has the mean expression of the training samples, so what is left is "
         f"sequence and distances. Of the pooled Spearman {full['spearman']:.3f}, {mean['spearman']:.3f} remains there, "
         f"MAE goes from {full['mae']:.3f} to {mean['mae']:.3f}; MAS-PCC, {kept} undiluted and "
         f"{lost} at {level_name(lowest['retention'])}, is not defined there, as nothing differs "
         "between samples.",
-        f"Cost: {facts['n_draws']} dilutions{jobs} took {facts['dilution_seconds']:.1f} s, {cost} with metrics and "
-        f"their intervals); predictions alone {facts['prediction_ratio']:.1f} times.",
         "Published (MAE / Spearman): another cohort (TCGA BRCA + LUAD, about 20,000 genes), mask, scaler refitted on "
         "the diluted test samples, Spearman averaged over batches of 50 of about 1,000 pairs.",
     ]

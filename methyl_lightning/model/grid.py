@@ -1,8 +1,12 @@
-"""Predict a view: every CpG and every sample is encoded once, then the blocks are combined.
+"""The grid loop: every CpG and every sample is encoded once, then blocks of both are combined.
 
 Legend: C CpGs, S samples, G genes.
 """
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import anndata
@@ -12,32 +16,58 @@ import torch
 from torch import Tensor, distributed
 
 from methyl_lightning import __version__
-from methyl_lightning.data.datamodule import chunks, read_cpgs, read_expression
+from methyl_lightning.data.datamodule import BLOCK, CpgSource, chunks, read_cpgs, read_expression
 from methyl_lightning.data.distances import nearest_gene
 from methyl_lightning.data.store import Distances, Store
 from methyl_lightning.model.module import MethylationModule
 
-BLOCK = (64, 256)  # largest number of CpGs and of samples that are combined at once
+ENCODED_BYTES = 1 << 30  # encoded CpGs that are kept in memory; more of them lie on disk
 
 
 @torch.inference_mode()
-def encode_cpgs(module: MethylationModule, store: Store, cpg_C: np.ndarray) -> Any:
-    """Encode CpGs of a store on the module's device."""
-    features = read_cpgs(store, cpg_C)
-    return module.network.encode_cpgs(type(features)(*(part.to(module.device) for part in features)))
+def encode_cpgs(module: MethylationModule, source: CpgSource, blocks: Iterable[np.ndarray]) -> Iterator[Any]:
+    """Encode blocks of rows of a source, one after the other, on the module's device."""
+    for cpg_C in blocks:
+        yield module.network.encode_cpgs(_moved(read_cpgs(source, cpg_C), module.device))
+
+
+@contextmanager
+def keep(encoded: Iterable[Any]) -> Iterator[list[Any]]:
+    """Keep encoded CpGs as long as the block lasts, so that samples after samples can be combined with them."""
+    kept: list[Any] = []
+    n_bytes = 0
+    with TemporaryDirectory() as folder:
+        for number, cpgs in enumerate(encoded):
+            n_bytes += sum(part.nbytes for part in cpgs if part is not None)
+            if n_bytes > ENCODED_BYTES:
+                file = Path(folder, str(number))
+                cpgs = type(cpgs)(*(_on_disk(part, file.with_suffix(f".{i}")) for i, part in enumerate(cpgs)))
+            kept.append(cpgs)
+        yield kept
 
 
 @torch.inference_mode()
-def encode_samples(module: MethylationModule, scaled_SG: Tensor, size: int = BLOCK[1]) -> list[Any]:
-    """Encode samples from scaled expression, in chunks of at most ``size``, on the module's device."""
-    rows = chunks(np.arange(len(scaled_SG)), size)
-    return [module.network.encode_samples(scaled_SG[part].to(module.device)) for part in rows]
+def predict_blocks(
+    module: MethylationModule, cpgs: Iterable[Any], scaled: Iterable[Tensor]
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Combine samples with one block of encoded CpGs after the other: its place, and its prediction, float32 [C, S].
 
-
-@torch.inference_mode()
-def combine(module: MethylationModule, cpgs: Any, samples: list[Any]) -> np.ndarray:
-    """Combine encoded CpGs with chunks of encoded samples: float32 [C, S]."""
-    return torch.cat([module.network.combine(cpgs, part).float().cpu() for part in samples], dim=1).numpy()
+    Parameters
+    ----------
+    module
+        Trained module in evaluation mode.
+    cpgs
+        What :func:`encode_cpgs` gives, kept or not.
+    scaled
+        Scaled expression [S, G], in the chunks of samples that are combined at once.
+    """
+    samples = [module.network.encode_samples(part.to(module.device)) for part in scaled]
+    start = 0
+    for encoded in cpgs:
+        block = _moved(encoded, module.device)
+        beta_CS = torch.cat([module.network.combine(block, part).float().cpu() for part in samples], dim=1).numpy()
+        yield slice(start, start + len(beta_CS)), beta_CS
+        start += len(beta_CS)
 
 
 def predict_grid(
@@ -61,20 +91,25 @@ def predict_grid(
     module.eval()
     parallel = distributed.is_available() and distributed.is_initialized()
     rank, ranks = (distributed.get_rank(), distributed.get_world_size()) if parallel else (0, 1)
-    samples: list[Any] = []
-    for rows in chunks(sample_S, block[1]):
-        samples += encode_samples(module, module.scaler(read_expression(store, rows).to(module.device)))
-    cpg_chunks = chunks(np.arange(len(cpg_C)), block[0])
-    mine = {
-        i: combine(module, encode_cpgs(module, store, cpg_C[cpg_chunks[i]]), samples)
-        for i in range(rank, len(cpg_chunks), ranks)
-    }
-    everyones: list[dict[int, np.ndarray]] = [mine]
+    blocks = chunks(cpg_C, block[0])
+    cpgs = encode_cpgs(module, store, blocks[rank::ranks])
+    scaled = (module.scaler(read_expression(store, rows).to(module.device)) for rows in chunks(sample_S, block[1]))
+    everyones = [[beta_CS for _, beta_CS in predict_blocks(module, cpgs, scaled)]]
     if parallel:
-        everyones = [{} for _ in range(ranks)]
+        mine, everyones = everyones[0], [[] for _ in range(ranks)]
         distributed.all_gather_object(everyones, mine)
-    parts = {i: part for owned in everyones for i, part in owned.items()}
-    return np.concatenate([parts[i] for i in range(len(cpg_chunks))])
+    return np.concatenate([everyones[i % ranks][i // ranks] for i in range(len(blocks))])
+
+
+def _moved(parts: Any, device: torch.device) -> Any:
+    return type(parts)(*(None if part is None else part.to(device) for part in parts))
+
+
+def _on_disk(part: Tensor | None, path: Path) -> Tensor | None:
+    if part is None or not part.numel():
+        return part
+    part.cpu().contiguous().numpy().tofile(path)
+    return torch.from_file(str(path), size=part.numel(), dtype=part.dtype).reshape(part.shape)
 
 
 def cpg_table(cpgs: pd.DataFrame, genes: pd.DataFrame, distances: Distances) -> pd.DataFrame:

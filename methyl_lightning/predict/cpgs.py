@@ -10,14 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 
 from methyl_lightning.data.distances import gene_distances
 from methyl_lightning.data.store import ALPHABET, UNKNOWN_POSITION, Distances, Store, cpg_keys
 from methyl_lightning.files import InputError
 from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.model.record import CPG_COLUMNS, TrainingRecord
-from methyl_lightning.networks.contract import CpgFeatures
 from methyl_lightning.readers.fasta import Fasta, find_centres, genome_windows, open_fasta, probe_windows
 from methyl_lightning.readers.probes import chromosome
 from methyl_lightning.readers.text import read_lines
@@ -48,25 +46,14 @@ class CpgSet(NamedTuple):
         uint8 codes of ACGTN, only N where there is no sequence.
     distances
         To the genes of the checkpoint.
-    key_C
+    cpg_key_C
         See :class:`methyl_lightning.networks.contract.CpgFeatures`.
     """
 
     table: pd.DataFrame
     sequence_CL: np.ndarray
     distances: Distances
-    key_C: np.ndarray
-
-    def features(self, cpg_C: np.ndarray) -> CpgFeatures:
-        """Take the features of some CpGs as tensors."""
-        distances = self.distances.rows(cpg_C)
-        return CpgFeatures(
-            torch.from_numpy(self.sequence_CL[cpg_C]),
-            torch.from_numpy(distances.gene_N.astype(np.int64)),
-            torch.from_numpy(distances.bp_N),
-            torch.from_numpy(distances.indptr_C[:-1]),
-            torch.from_numpy(self.key_C[cpg_C]),
-        )
+    cpg_key_C: np.ndarray
 
 
 def read_cpg_set(

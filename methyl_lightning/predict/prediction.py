@@ -7,14 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import anndata
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from methyl_lightning.data.datamodule import chunks
 from methyl_lightning.data.distances import within
@@ -23,7 +21,7 @@ from methyl_lightning.files import InputError
 from methyl_lightning.model.card import calibration_of, coverage_line
 from methyl_lightning.model.checkpoint import load_checkpoint
 from methyl_lightning.model.conformal import Calibration, interval
-from methyl_lightning.model.grid import cpg_table
+from methyl_lightning.model.grid import cpg_table, encode_cpgs, keep, predict_blocks
 from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.predict.aggregation import average_matrix, label_groups
 from methyl_lightning.predict.cpgs import ALL, CpgSet, read_cpg_set
@@ -43,7 +41,6 @@ from methyl_lightning.readers.progress import RowProgress
 
 CPG_BLOCK, SAMPLE_BLOCK = 256, 1024  # CpGs and samples that are combined at once
 CELLS_AT_ONCE = 1 << 24  # of a block of samples × all CpGs
-ENCODED_BYTES = 1 << 30  # encoded CpGs beyond this lie on disk
 
 
 class Prepared(NamedTuple):
@@ -71,48 +68,20 @@ class Prepared(NamedTuple):
     calibration: Calibration | None
     notes: list[str]
 
-    @torch.inference_mode()
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Predict rows after rows: float32 [n, C] within 0…1, NaN for a row without any expression."""
-        network, device = self.module.network, self.module.device
-        n_cpgs = len(self.cpgs.table)
+        module, n_cpgs = self.module, len(self.cpgs.table)
         size = int(np.clip(CELLS_AT_ONCE // n_cpgs, 16, SAMPLE_BLOCK))
-        with TemporaryDirectory() as folder, RowProgress("predicting", len(self.rows), "samples") as progress:
-            encoded = self._encode_cpgs(Path(folder))
+        encoded = encode_cpgs(module, self.cpgs, chunks(np.arange(n_cpgs), CPG_BLOCK))
+        with RowProgress("predicting", len(self.rows), "samples") as progress, keep(encoded) as cpgs:
             for rows in row_slices(len(self.rows), size):
-                expression_SG = torch.from_numpy(self.rows.read(rows)).to(device)
-                samples = network.encode_samples(self.module.scaler(expression_SG))
-                beta_SC = np.empty((len(expression_SG), n_cpgs), dtype=np.float32)
-                for cpg_C, cpgs in encoded:
-                    beta_CS = network.combine(_map_tensors(cpgs, lambda part: part.to(device)), samples)
-                    beta_SC[:, cpg_C[0] : cpg_C[-1] + 1] = beta_CS.T.clamp(0, 1).float().cpu().numpy()
+                scaled_SG = module.scaler(torch.from_numpy(self.rows.read(rows)).to(module.device))
+                beta_SC = np.empty((len(scaled_SG), n_cpgs), dtype=np.float32)
+                for cpg_C, beta_CS in predict_blocks(module, cpgs, [scaled_SG]):
+                    beta_SC[:, cpg_C] = beta_CS.clip(0, 1, out=beta_CS).T
                 beta_SC[self.rows.empty_R[rows]] = np.nan
                 yield rows, beta_SC
                 progress.advance(len(beta_SC))
-
-    def _encode_cpgs(self, folder: Path) -> list[tuple[np.ndarray, Any]]:
-        """Encode all CpGs in chunks; what is too much for memory is mapped from files in ``folder``."""
-        encoded: list[tuple[np.ndarray, Any]] = []
-        device, n_bytes = self.module.device, 0
-        for number, cpg_C in enumerate(chunks(np.arange(len(self.cpgs.table)), CPG_BLOCK)):
-            features = _map_tensors(self.cpgs.features(cpg_C), lambda part: part.to(device))
-            cpgs = self.module.network.encode_cpgs(features)
-            n_bytes += sum(part.nbytes for part in cpgs if part is not None)
-            if n_bytes > ENCODED_BYTES:
-                cpgs = type(cpgs)(*(_on_disk(part, folder / f"{number}_{i}") for i, part in enumerate(cpgs)))
-            encoded.append((cpg_C, cpgs))
-        return encoded
-
-
-def _map_tensors(parts: Any, function: Any) -> Any:
-    return type(parts)(*(None if part is None else function(part) for part in parts))
-
-
-def _on_disk(part: Tensor | None, path: Path) -> Tensor | None:
-    if part is None or not part.numel():
-        return part
-    part.cpu().contiguous().numpy().tofile(path)
-    return torch.from_file(str(path), size=part.numel(), dtype=part.dtype).reshape(part.shape)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from methyl_lightning.dilution.table import read_sweep
 from methyl_lightning.evaluate.evaluation import load_run
 from methyl_lightning.files import InputError
 from methyl_lightning.metrics import scores as metrics
+from methyl_lightning.model import grid
 from methyl_lightning.model.module import MethylationModule
 
 LEVELS = [3, 30, 300]
@@ -96,14 +97,13 @@ def test_cpgs_are_encoded_once_whatever_is_asked(
 ) -> None:
     n_cpgs = len(trained[2].cpg["test"])
     whole = dilution_test(*trained, LEVELS, repeats=4).repeats
-    # once to warm up, once for the undiluted view, once for all dilutions
-    assert sum(encoded_rows) == 3 * n_cpgs
+    assert sum(encoded_rows) == n_cpgs
     encoded_rows.clear()
     monkeypatch.setattr(dilution, "BLOCK", (5, 256))
-    monkeypatch.setattr(dilution, "ENCODED_BYTES", 1)
+    monkeypatch.setattr(grid, "ENCODED_BYTES", 1)
     monkeypatch.setattr(dilution, "COLUMNS_AT_ONCE", 1)
     pieces = dilution_test(*trained, LEVELS, repeats=4).repeats
-    assert sum(encoded_rows) == 5 + 2 * n_cpgs
+    assert sum(encoded_rows) == n_cpgs
     pd.testing.assert_frame_equal(diluted_of(whole)[["genes", "mae"]], diluted_of(pieces)[["genes", "mae"]], atol=1e-6)
 
 
@@ -185,8 +185,8 @@ def test_table_says_what_was_done(tested: Path) -> None:
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[0:1] == "|"]
     assert [line[0] for line in lines[2:]] == ["3", "300", "undiluted", "training-mean expression"]
     assert {len(line) for line in lines} == {len(SCORES) + 3}
-    assert "scaler fitted on the undiluted training samples" in text and "times one evaluation of the same view" in text
-    assert "2 jobs" in (tested / "report.out").read_text()
+    assert "scaler fitted on the undiluted training samples" in text and "; 4 dilutions; method mask" in text
+    assert "; 4 dilutions in 2 jobs; method mask" in (tested / "report.out").read_text()
     for name in FIGURES:
         if name.endswith("png"):
             pixels = matplotlib.image.imread(tested / "single" / name)
