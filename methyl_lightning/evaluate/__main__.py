@@ -1,4 +1,4 @@
-"""Test a checkpoint again: ``python -m methyl_lightning.evaluate checkpoint=outputs/…/best.ckpt``."""
+"""Test a checkpoint again: ``python -m methyl_lightning.evaluate checkpoint=RUN/best.ckpt [+experiment=dilution]``."""
 
 from pathlib import Path
 
@@ -7,21 +7,34 @@ from omegaconf import DictConfig, OmegaConf
 
 from methyl_lightning.command import run_command
 from methyl_lightning.data.splits import save_split
-from methyl_lightning.evaluate.evaluation import evaluate_ceiling, evaluate_model, load_run, save_data
+from methyl_lightning.evaluate.evaluation import (
+    evaluate_ceiling,
+    evaluate_diluted,
+    evaluate_model,
+    load_run,
+    save_data,
+)
 from methyl_lightning.evaluate.table import print_table, results_table
+from methyl_lightning.files import InputError
 
 
 def evaluate(cfg: DictConfig) -> None:
-    """Predict the test views of the checkpoint's own split, write metrics and figures, print the table."""
-    checkpoint = Path(cfg.checkpoint)
-    module, store, split, run = load_run(checkpoint, cfg.store, cfg.split_file)
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    OmegaConf.save(run, folder / "config.yaml", resolve=True)
-    save_split(split, store, folder / "split.json")
-    save_data(store, folder)
-    evaluate_model(module, store, split, folder, cfg.seed, str(checkpoint))
-    evaluate_ceiling(store, split, folder / "references" / "ceiling", cfg.seed)
-    print_table(results_table(folder, run.model.network, run.data.name), folder)
+    """Test a checkpoint on its own test views, or on diluted expression; write the results and print the table."""
+    hydra, checkpoint = HydraConfig.get(), Path(cfg.checkpoint)
+    folder = Path(hydra.runtime.output_dir)
+    experiment = hydra.runtime.choices.get("experiment")
+    if "dilution" in cfg:
+        evaluate_diluted(checkpoint, folder, cfg.seed, cfg.dilution, cfg.store, cfg.split_file)
+    elif experiment is not None:
+        raise InputError(f"experiment={experiment}: is for training; a checkpoint is tested with +experiment=dilution")
+    else:
+        module, store, split, run = load_run(checkpoint, cfg.store, cfg.split_file)
+        OmegaConf.save(run, folder / "config.yaml", resolve=True)
+        save_split(split, store, folder / "split.json")
+        save_data(store, folder)
+        evaluate_model(module, store, split, folder, cfg.seed, str(checkpoint))
+        evaluate_ceiling(store, split, folder / "references" / "ceiling", cfg.seed)
+        print_table(results_table(folder, run.model.network, run.data.name), folder)
     print(f"run folder: {folder}")
 
 

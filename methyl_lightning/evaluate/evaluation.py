@@ -1,22 +1,23 @@
-"""A trained module on the test views: predictions, metrics with intervals, figures, one table.
+"""A trained module on the test views: predictions, metrics with intervals, figures; and on diluted expression.
 
 Legend: C CpGs, S samples.
 """
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import anndata
 import numpy as np
 import pandas as pd
-from omegaconf import OmegaConf
+import torch
+from omegaconf import DictConfig, OmegaConf
 
 from methyl_lightning.data.distances import nearest_gene
 from methyl_lightning.data.splits import TEST_VIEWS, Split, beta_variance, load_split
 from methyl_lightning.data.store import Store
+from methyl_lightning.dilution.run import dilution_test, summarise
+from methyl_lightning.dilution.table import write_results
 from methyl_lightning.evaluate import figures
 from methyl_lightning.evaluate.comparisons import cells_key, save_bootstrap
 from methyl_lightning.evaluate.strata import Stratum, strata, strata_table
@@ -28,6 +29,15 @@ from methyl_lightning.model.checkpoint import load_checkpoint
 from methyl_lightning.model.grid import predict_grid, to_anndata
 from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.prepare.simulated import read_ceiling
+
+Grids = dict[str, tuple[np.ndarray, np.ndarray]]  # view → measured and predicted beta [C, S]
+
+
+class Tested(NamedTuple):
+    """What a test has measured: the content of ``metrics.json``, and the views that it was taken from."""
+
+    metrics: dict[str, Any]
+    grids: Grids
 
 
 def load_run(
@@ -53,55 +63,69 @@ def load_run(
 
 def evaluate_model(
     module: MethylationModule, store: Store, split: Split, folder: Path, seed: int, checkpoint: str
-) -> None:
+) -> Tested | None:
     """Predict the three test views and write predictions, metrics (see below) and figures into the run folder.
 
     ``metrics.json`` has every metric with its intervals over patients and over CpGs, ``strata.csv`` those of parts of
     the views, ``bootstrap.npz`` what comparisons are made of; predictions carry the correlation of each CpG and sample.
-    With several processes all predict and the first one writes.
+    With several processes all predict; the first one writes and returns what it measured, the others None.
     """
     predicted = {view: predict_grid(module, store, *split.view(view)) for view in TEST_VIEWS}
-    if module.global_rank == 0:
-        _write_metrics(folder, store, split, predicted.__getitem__, seed)
-        for view, predicted_CS in predicted.items():
-            measured_CS = store.beta(*split.view(view))
-            data = to_anndata(store, *split.view(view), predicted_CS, measured_CS, view=view, checkpoint=checkpoint)
-            data.var["pearson"] = metrics.pearson_per_cpg(measured_CS, predicted_CS)
-            data.obs["pearson"] = metrics.pearson_per_sample(measured_CS, predicted_CS)
-            with replacing(folder / f"predictions_{view}.h5ad", "predictions") as path:
-                data.write_h5ad(path)
-        title = f"{module.hparams['network']}, {', '.join(module.provenance['cohort'])}: unseen CpGs × unseen patients"
-        figure = figures.predicted_against_measured(store.beta(*split.view(HEADLINE)), predicted[HEADLINE], title)
-        save_figure(figure, folder / "figures" / f"predicted_against_measured_{HEADLINE}.png")
+    if module.global_rank > 0:
+        return None
+    grids = {view: (store.beta(*split.view(view)), predicted_CS) for view, predicted_CS in predicted.items()}
+    results = _write_metrics(folder, store, split, grids, seed)
+    for view, (measured_CS, predicted_CS) in grids.items():
+        data = to_anndata(store, *split.view(view), predicted_CS, measured_CS, view=view, checkpoint=checkpoint)
+        data.var["pearson"] = metrics.pearson_per_cpg(measured_CS, predicted_CS)
+        data.obs["pearson"] = metrics.pearson_per_sample(measured_CS, predicted_CS)
+        with replacing(folder / f"predictions_{view}.h5ad", "predictions") as path:
+            data.write_h5ad(path)
+    title = f"{module.hparams['network']}, {', '.join(module.provenance['cohort'])}: unseen CpGs × unseen patients"
+    figure = figures.predicted_against_measured(*grids[HEADLINE], title)
+    save_figure(figure, folder / "figures" / f"predicted_against_measured_{HEADLINE}.png")
+    return Tested(results, grids)
 
 
-def read_test(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """Read the metrics of a run folder, and measured and predicted beta of each of its test views."""
-    views = {view: anndata.read_h5ad(folder / f"predictions_{view}.h5ad") for view in TEST_VIEWS}
-    grids = {view: (np.asarray(data.layers["measured"]), np.asarray(data.X)) for view, data in views.items()}
-    return json.loads((folder / "metrics.json").read_text()), grids
-
-
-def evaluate_ceiling(store: Store, split: Split, folder: Path, seed: int) -> bool:
-    """Write the best attainable metrics of a simulated cohort; False where the truth is not known."""
-    if read_ceiling(store.path, *split.view(HEADLINE), cpg_seen=False) is None:
-        return False
-
-    def ceiling(view: str) -> np.ndarray:
+def evaluate_ceiling(store: Store, split: Split, folder: Path, seed: int) -> None:
+    """Write the best attainable metrics of a simulated cohort; nothing where the truth is not known."""
+    grids = {}
+    for view in TEST_VIEWS:
         truth_CS = read_ceiling(store.path, *split.view(view), cpg_seen=view.startswith("train_cpg"))
-        assert truth_CS is not None
-        return truth_CS
+        if truth_CS is None:
+            return
+        grids[view] = store.beta(*split.view(view)), truth_CS
+    _write_metrics(folder, store, split, grids, seed)
 
-    _write_metrics(folder, store, split, ceiling, seed)
-    return True
+
+def evaluate_diluted(
+    checkpoint: Path,
+    folder: Path,
+    seed: int,
+    settings: DictConfig,
+    store: str | None = None,
+    split_file: str | None = None,
+) -> pd.DataFrame:
+    """Test a checkpoint on diluted expression as ``settings`` say, write everything into a folder, return the summary.
+
+    Parameters are those of :func:`load_run` and :func:`methyl_lightning.dilution.run.dilution_test`.
+    """
+    module, opened, split, run = load_run(checkpoint, store, split_file)
+    module.to("cuda" if torch.cuda.is_available() else "cpu")
+    own: dict[str, Any] = OmegaConf.to_container(settings, resolve=True)  # type: ignore[assignment]
+    own.pop("train_retention", None)
+    result = dilution_test(module, opened, split, seed=seed, **own)
+    result.facts.update(cohort=run.data.name, checkpoint=str(checkpoint))
+    write_results(result, folder)
+    return summarise(result.repeats)
 
 
-def _write_metrics(folder: Path, store: Store, split: Split, predict: Callable[[str], np.ndarray], seed: int) -> None:
+def _write_metrics(folder: Path, store: Store, split: Split, grids: Grids, seed: int) -> dict[str, Any]:
+    """Write metrics, strata and bootstraps of measured and predicted views; return the content of ``metrics.json``."""
     results: dict[str, dict[str, Any]] = {}
     bootstraps, keys, tables = {}, {}, []
-    for view in TEST_VIEWS:
+    for view, (measured_CS, predicted_CS) in grids.items():
         cpg_C, sample_S = split.view(view)
-        measured_CS, predicted_CS = store.beta(cpg_C, sample_S), predict(view)
         patient_S = store.samples["patient"].to_numpy(str)[sample_S]
         results[view] = {
             "n_cpgs": len(cpg_C),
@@ -110,10 +134,10 @@ def _write_metrics(folder: Path, store: Store, split: Split, predict: Callable[[
         }
         bootstraps[view] = bootstrap_grid(measured_CS, predicted_CS, patient_S, seed)
         keys[view] = cells_key(measured_CS, patient_S, seed)
-        for name, found in bootstraps[view].items():
-            results[view][name] = _finite(found.value)
-            for key, resampled_R in ((f"{name}_ci95", found.patients_R), (f"{name}_ci95_cpgs", found.cpgs_R)):
-                results[view][key] = [_finite(bound) for bound in interval(found.value, resampled_R)[1:]]
+        for name, metric in bootstraps[view].items():
+            results[view][name] = _finite(metric.value)
+            for key, resampled_R in ((f"{name}_ci95", metric.patients_R), (f"{name}_ci95_cpgs", metric.cpgs_R)):
+                results[view][key] = [_finite(bound) for bound in interval(metric.value, resampled_R)[1:]]
         table = strata_table(measured_CS, predicted_CS, patient_S, view_strata(store, split, view), seed)
         tables.append(table.assign(view=view)[["view", *table.columns]])
     save_bootstrap(folder, bootstraps, keys)
@@ -121,6 +145,7 @@ def _write_metrics(folder: Path, store: Store, split: Split, predict: Callable[[
         pd.concat(tables).to_csv(path, index=False)
     with replacing(folder / "metrics.json", "metrics") as path:
         path.write_text(json.dumps(results, indent=1, allow_nan=False))
+    return results
 
 
 def view_strata(store: Store, split: Split, view: str) -> list[Stratum]:

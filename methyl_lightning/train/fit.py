@@ -4,6 +4,7 @@ import json
 import resource
 import time
 from pathlib import Path
+from zipfile import is_zipfile
 
 import lightning as L
 from hydra.utils import instantiate
@@ -13,14 +14,42 @@ from omegaconf import DictConfig
 
 from methyl_lightning.data.datamodule import GridDataModule
 from methyl_lightning.data.store import Store
-from methyl_lightning.evaluate.evaluation import evaluate_model, read_test, save_training_curves
+from methyl_lightning.evaluate.evaluation import evaluate_model, save_training_curves
 from methyl_lightning.files import InputError
 from methyl_lightning.model.card import calibrate_module, coverage_line, make_card
-from methyl_lightning.model.checkpoint import StreamedCheckpoints, complete_checkpoint, load_checkpoint
+from methyl_lightning.model.checkpoint import (
+    StreamedCheckpoints,
+    check_resumable,
+    complete_checkpoint,
+    load_checkpoint,
+)
 from methyl_lightning.model.memory import return_freed_memory
 from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.train.auto_block import AutoBlock
 from methyl_lightning.train.progress import StepProgress
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """Refuse settings of a training that Lightning would take.
+
+    Raises
+    ------
+    InputError
+        If a setting is out of its range, or ``ckpt_path`` is nothing that training can go on from.
+    """
+    for name, least in (("seed", 0), ("patience", 1)):
+        if not isinstance(cfg[name], int) or cfg[name] < least:
+            raise InputError(f"{name}={cfg[name]}: must be a whole number of at least {least}")
+    if not cfg.trainer.val_check_interval > 0:
+        raise InputError(f"trainer.val_check_interval={cfg.trainer.val_check_interval}: must be above 0")
+    if cfg.trainer.get("sync_batchnorm"):
+        raise InputError("trainer.sync_batchnorm=true: statistics are those of each process's own block; leave it out")
+    if cfg.ckpt_path and not is_zipfile(cfg.ckpt_path):  # what torch writes is a zip file, complete only with its end
+        raise InputError(
+            f"{cfg.ckpt_path}: no such checkpoint, or truncated; training writes last.ckpt into its folder"
+        )
+    if cfg.ckpt_path:
+        check_resumable(cfg.ckpt_path)
 
 
 def build_module(model: DictConfig, store: Store, seed: int) -> MethylationModule:
@@ -48,7 +77,7 @@ def fit_and_test(
     loggers: list[Logger],
     ckpt_path: str | None = None,
 ) -> None:
-    """Fit one model into its folder and test the checkpoint with the best validation Spearman."""
+    """Fit one model into its folder, test the checkpoint with the best validation score, and complete it."""
     checkpoints = ModelCheckpoint(
         folder, "best", "val/score", mode="max", save_weights_only=True, enable_version_counter=False
     )
@@ -63,38 +92,25 @@ def fit_and_test(
         _convert_="all",
     )
     start = time.perf_counter()
-    if not module.network.closed_form:
-        trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
-    else:  # nothing to iterate: the checkpoint is all that is wanted of the trainer
+    if module.network.closed_form:
         module.fit_statistics(datamodule)
         trainer.strategy.connect(module)
-        checkpoints.best_model_path = str(folder / "best.ckpt")
-        trainer.save_checkpoint(checkpoints.best_model_path)
+    else:
+        trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
     seconds = time.perf_counter() - start
-    if not checkpoints.best_model_path:
-        raise InputError(
-            f"trainer.val_check_interval={cfg.trainer.val_check_interval}: training ended at step "
-            f"{trainer.global_step}, before its first validation; lower it, or raise trainer.max_steps"
-        )
-    module.zero_grad()  # gradients and moments are three times the weights, and testing needs neither
-    trainer.strategy.optimizers = []
-    return_freed_memory()
-    best = load_checkpoint(checkpoints.best_model_path)
+    best = module if module.network.closed_form else _best(module, trainer, checkpoints.best_model_path)
     best.trainer = trainer
-    evaluate_model(
-        best.to(trainer.strategy.root_device),  # after fit the module itself is back on the CPU
-        datamodule.store,
-        datamodule.split,
-        folder,
-        cfg.seed,
-        "best.ckpt",
-    )
+    best.to(trainer.strategy.root_device)  # after fit a module is on the CPU
+    tested = evaluate_model(best, datamodule.store, datamodule.split, folder, cfg.seed, "best.ckpt")
     calibration = calibrate_module(best, datamodule.store, datamodule.split)
+    if tested is not None:
+        best.card = make_card(calibration, *tested)
+    if module.network.closed_form:
+        trainer.save_checkpoint(folder / "best.ckpt")
+    elif trainer.is_global_zero:
+        complete_checkpoint(Path(checkpoints.best_model_path), best.card)
     if trainer.is_global_zero:
-        card = make_card(calibration, *read_test(folder))
-        complete_checkpoint(Path(checkpoints.best_model_path), card)
-        print(f"{label}: {coverage_line(card)}", flush=True)
-    if trainer.is_global_zero:
+        print(f"{label}: {coverage_line(best.card)}", flush=True)
         save_training_curves(folder)
         usage = {
             "steps": trainer.global_step,
@@ -103,3 +119,16 @@ def fit_and_test(
         }
         (folder / "usage.json").write_text(json.dumps(usage))
         print(f"{label}: {usage['steps']} steps in {seconds:.0f} s, peak memory {usage['peak_rss_gb']} GB", flush=True)
+
+
+def _best(module: MethylationModule, trainer: L.Trainer, path: str) -> MethylationModule:
+    """Load the best checkpoint of a fit, and let go of what only the fit needed."""
+    if not path:
+        raise InputError(
+            f"trainer.val_check_interval={trainer.val_check_interval}: training ended at step "
+            f"{trainer.global_step}, before its first validation; lower it, or raise trainer.max_steps"
+        )
+    module.zero_grad()  # gradients and moments are three times the weights, and testing needs neither
+    trainer.strategy.optimizers = []
+    return_freed_memory()
+    return load_checkpoint(path)

@@ -151,11 +151,11 @@ def tested(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the single run, the sweep over the same levels, and the sweep's report."""
     folder = tmp_path_factory.mktemp("dilution")
     (folder / "stores").symlink_to(workplace / "stores")
-    common = ["+experiment=dilution", f"checkpoint={workplace / 'run' / 'best.ckpt'}", "trainer.accelerator=cpu"]
+    common = ["+experiment=dilution", f"checkpoint={workplace / 'run' / 'best.ckpt'}"]
     common += ["dilution.repeats=2", "dilution.samples=3", "dilution.genes=5"]
     for name, overrides in (
-        ("train", [*common, "dilution.retention=[3,300]", "hydra.run.dir=single"]),
-        ("train", ["--multirun", *common, "dilution.retention=3,300", "hydra.sweep.dir=sweep"]),
+        ("evaluate", [*common, "dilution.retention=[3,300]", "hydra.run.dir=single"]),
+        ("evaluate", ["--multirun", *common, "dilution.retention=3,300", "hydra.sweep.dir=sweep"]),
         ("report", ["sweep=sweep"]),
     ):
         result = command(name, overrides, folder)
@@ -202,7 +202,7 @@ def copy_job(source: Path, target: Path) -> None:
 def test_refitting_is_labelled_and_not_mixed_in(tested: Path, workplace: Path) -> None:
     checkpoint = f"checkpoint={workplace / 'run' / 'best.ckpt'}"
     overrides = ["+experiment=dilution", checkpoint, "dilution.retention=100", "dilution.repeats=1"]
-    result = command("train", [*overrides, "dilution.refit_scaler=true", "hydra.run.dir=mixed/0"], tested)
+    result = command("evaluate", [*overrides, "dilution.refit_scaler=true", "hydra.run.dir=mixed/0"], tested)
     assert result.status == 0, result.err
     assert "refitted on the diluted test samples themselves" in result.out
     row = next(line for line in (tested / "mixed/0/dilution.md").read_text().splitlines() if line.startswith("| 100 "))
@@ -224,7 +224,9 @@ def test_wrong_words_end_in_one_line(tested: Path) -> None:
     assert_refused(command("report", ["sweep=nowhere"], tested), "nowhere", "no dilution test")
     assert not (tested / "nowhere").exists()
     missing = ["+experiment=dilution", "checkpoint=no.ckpt", "hydra.run.dir=x"]
-    assert_refused(command("train", missing, tested), "no.ckpt", "no such checkpoint")
+    assert_refused(command("evaluate", missing, tested), "no.ckpt", "no such checkpoint")
+    other = ["+experiment=reproduce", "checkpoint=no.ckpt", "hydra.run.dir=x"]
+    assert_refused(command("evaluate", other, tested), "experiment=reproduce", "+experiment=dilution")
 
 
 def test_training_blocks_are_diluted_by_seed_step_and_rank(store: Store, datamodule: GridDataModule) -> None:
