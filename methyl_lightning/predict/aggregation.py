@@ -12,11 +12,11 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.neighbors import NearestNeighbors
 
 from methyl_lightning.files import InputError
-from methyl_lightning.predict.scale import to_linear
-from methyl_lightning.readers.expression import Expression
+from methyl_lightning.readers.annotated import Expression
+from methyl_lightning.readers.units import row_slices, to_linear
 
 WAYS = ("none", "label", "spatial", "expression")
-N_COMPONENTS, FITTED_ROWS, ROWS = 30, 10_000, 1024
+N_COMPONENTS, FITTED_ROWS = 30, 10_000
 
 
 def average_matrix(expression: Expression, units: str, aggregate: str, label: str | None, k: int) -> Any:
@@ -80,8 +80,7 @@ def _components(expression: Expression, units: str) -> np.ndarray:
     drawn_S = np.sort(np.random.default_rng(0).permutation(n_samples)[:FITTED_ROWS])
     n_components = min(N_COMPONENTS, n_samples - 1, len(expression.var) - 1)
     reduction = TruncatedSVD(n_components, random_state=0).fit(log_rows(drawn_S))
-    starts = range(0, n_samples, ROWS)
-    return np.concatenate([reduction.transform(log_rows(slice(start, start + ROWS))) for start in starts])
+    return np.concatenate([reduction.transform(log_rows(rows)) for rows in row_slices(n_samples)])
 
 
 def label_groups(expression: Expression, label: str | None) -> pd.Categorical:

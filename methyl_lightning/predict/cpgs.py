@@ -3,7 +3,6 @@
 Legend: C CpGs, L bases.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,23 +15,16 @@ from methyl_lightning.data.store import ALPHABET, UNKNOWN_POSITION, Distances, S
 from methyl_lightning.files import InputError
 from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.model.record import CPG_COLUMNS, TrainingRecord
-from methyl_lightning.readers.fasta import Fasta, find_centres, genome_windows, open_fasta, probe_windows
+from methyl_lightning.readers.assemblies import refuse_assembly
+from methyl_lightning.readers.cpgs import PLACE, names_places, plain_name, read_names, read_places
+from methyl_lightning.readers.fasta import Centres, find_centres, genome_windows, open_fasta, probe_windows
 from methyl_lightning.readers.probes import chromosome
-from methyl_lightning.readers.text import read_lines
+from methyl_lightning.readers.text import refuse_repeats
 
 ALL = "all"
-PLACE = re.compile(r"^(?P<chrom>[\w.]+):(?P<position>\d+)$")
 DEFAULT_LIMIT_BP = 100_000
 UNKNOWN_BASE = ALPHABET.index("N")
-# lengths of chromosomes by which a whole genome is told from another
-ASSEMBLIES = {
-    "hg19": {"chr1": 249_250_621, "chr22": 51_304_566, "chrX": 155_270_560},
-    "hg38": {"chr1": 248_956_422, "chr22": 50_818_468, "chrX": 156_040_895},
-    "mm10": {"chr1": 195_471_971, "chrX": 171_031_299},
-    "mm39": {"chr1": 195_154_279, "chrX": 169_476_592},
-}
-SAME_ASSEMBLY = {"GRCh37": "hg19", "GRCh38": "hg38", "GRCm38": "mm10", "GRCm39": "mm39"}
-POSITION_NAMES = ("position", "start", "chromStart")
+LEAST_OF_STRAND = 0.2  # share of the positions, where calls of both strands are told by where they stand
 
 
 class CpgSet(NamedTuple):
@@ -48,12 +40,15 @@ class CpgSet(NamedTuple):
         To the genes of the checkpoint.
     cpg_key_C
         See :class:`methyl_lightning.networks.contract.CpgFeatures`.
+    notes
+        What a person should know of how they were read.
     """
 
     table: pd.DataFrame
     sequence_CL: np.ndarray
     distances: Distances
     cpg_key_C: np.ndarray
+    notes: tuple[str, ...] = ()
 
 
 def read_cpg_set(
@@ -66,10 +61,10 @@ def read_cpg_set(
     module
         Trained module with its record.
     cpgs
-        - ``all``, a sequence of probe ids, or a file whose lines begin with one: CpGs of the training store, which the
-          checkpoint carries.
-        - a data frame or a TSV with columns chrom and position (0-based, of the C on the + strand) and perhaps id, or a
-          BED file: with the bases from ``genome``.
+        - ``all``, a sequence of probe ids, or a file of them (:func:`methyl_lightning.readers.cpgs.read_names`): CpGs
+          of the training store, which the checkpoint carries.
+        - a data frame with columns chrom and position (0-based, of the C on the + strand) and perhaps id, or a file of
+          positions (:func:`methyl_lightning.readers.cpgs.read_places`): with the bases from ``genome``.
         - a FASTA of windows with CG in the centre; ``>id`` or ``>id chrom:position``, without a position no distances.
         - a store: all of its CpGs.
     genome
@@ -89,7 +84,7 @@ def read_cpg_set(
         return _known("the list of CpGs", list(cpgs), record)
     if str(cpgs) == ALL:
         return _known("cpgs=all", record.cpgs["id"].tolist(), record)
-    path = Path(cpgs)
+    path = Path(cpgs).expanduser()
     if not path.is_file():
         raise InputError(f"{path}: no such file of CpGs; give probe ids, a BED, TSV or FASTA file, a store, or {ALL}")
     suffixes = set(path.suffixes)
@@ -97,30 +92,13 @@ def read_cpg_set(
         return _of_store(Store(path), module, record, window)
     if suffixes & {".fa", ".fasta", ".fna"}:
         return _of_fasta(path, module, record, window)
-    lines = [line.decode(errors="replace").rstrip("\r\n") for line in read_lines(path) if line.strip()]
-    rows = [line.split("\t") if "\t" in line else line.split() for line in lines]
-    rows = [row for row in rows if row[0] not in ("track", "browser") and not row[0].startswith("##")]
-    if not rows:
-        raise InputError(f"{path}: empty; put one CpG on each line")
-    numbered = any(len(row) > 1 and row[1].isdigit() for row in rows[:2])
-    if not numbered and not any(name in rows[0] for name in POSITION_NAMES):
-        return _known(str(path), [row[0] for row in rows if row[0] not in ("id", "#id")], record)
-    return _placed(str(path), _read_places(path, rows), module, record, window, genome)
-
-
-def _read_places(path: Path, rows: list[list[str]]) -> pd.DataFrame:
-    header = [name.removeprefix("#") for name in rows[0]]
-    named = next((name for name in POSITION_NAMES if name in header), None)
-    if named is not None:
-        header[header.index(named)] = "position"
-        body = rows[1:]
-    else:
-        header = ["chrom", "position", "end", "id"][: len(rows[0])]
-        body = rows[rows[0][0].startswith("#") :]
-    short = next((row for row in body if len(row) < len(header)), None)
-    if short is not None:
-        raise InputError(f"{path}: row '{' '.join(short)}' has {len(short)} of {len(header)} cells; mend it")
-    return _check_places(str(path), pd.DataFrame([row[: len(header)] for row in body], columns=header))
+    known = set(record.cpgs["id"])
+    if not names_places(path, known):
+        return _known(str(path), read_names(path, known), record)
+    places = read_places(path)
+    if genome is None and "id" in places and places["id"].isin(known).all():
+        return _known(str(path), places["id"].tolist(), record)
+    return _placed(str(path), _check_places(str(path), places), module, record, window, genome)
 
 
 def _check_places(source: str, table: pd.DataFrame) -> pd.DataFrame:
@@ -136,28 +114,28 @@ def _check_places(source: str, table: pd.DataFrame) -> pd.DataFrame:
     places = pd.DataFrame({"chrom": chrom, "position": position.astype(np.int64).to_numpy()})
     named = "id" in table and not (table["id"] == ".").all()
     ids = table["id"].astype(str).to_numpy() if named else places["chrom"] + ":" + places["position"].astype(str)
-    return places.assign(id=ids)
+    return places.assign(id=ids, strand=table["strand"].to_numpy(str) if "strand" in table else "")
 
 
 def _known(source: str, ids: list[str], record: TrainingRecord) -> CpgSet:
-    row_C = pd.Index(record.cpgs["id"]).get_indexer(ids)
+    known = pd.Index(record.cpgs["id"])
+    ids = [name if name in known else plain_name(name) for name in ids]
+    row_C = known.get_indexer(ids)
     if (row_C < 0).any():
         missing = [name for name, row in zip(ids, row_C, strict=True) if row < 0]
         raise InputError(
             f"{source}: {len(missing):,} of {len(ids):,} CpGs ({missing[0]!r}, …) are not in the training store; "
             "give their positions as BED with genome=FASTA, or leave them out"
         )
-    _refuse_repeats(source, ids)
+    _refuse_none_or_repeats(source, ids)
     table = record.cpgs.iloc[row_C].reset_index(drop=True)
     return CpgSet(table, record.sequence_CL[row_C], record.distances.rows(row_C), cpg_keys(ids))
 
 
-def _refuse_repeats(source: str, ids: list[str]) -> None:
+def _refuse_none_or_repeats(source: str, ids: list[str]) -> None:
     if not ids:
         raise InputError(f"{source}: names no CpG; give at least one")
-    repeated = pd.Index(ids)[pd.Index(ids).duplicated()]
-    if len(repeated):
-        raise InputError(f"{source}: CpG {repeated[0]!r} occurs twice; keep one of them")
+    refuse_repeats(source, "CpG", ids)
 
 
 def _described(
@@ -165,7 +143,7 @@ def _described(
 ) -> CpgSet:
     """Add distances, and what training knew of CpGs at the same place or of the same name."""
     ids = places["id"].tolist()
-    _refuse_repeats(source, ids)
+    _refuse_none_or_repeats(source, ids)
     known = record.cpgs
     row_C = pd.Index(known["id"]).get_indexer(ids)
     located = known[known["position"] != UNKNOWN_POSITION].drop_duplicates(["chrom", "position"])
@@ -194,6 +172,7 @@ def _placed(
     window: int,
     genome: str | Path | None,
 ) -> CpgSet:
+    notes: tuple[str, ...] = ()
     if genome is None:
         if (record.sequence_CL != UNKNOWN_BASE).any():
             raise InputError(f"{source}: positions need the bases around them; give genome=FASTA")
@@ -203,27 +182,36 @@ def _placed(
         if not Path(genome).is_file():
             raise InputError(f"{genome}: no such genome; give the FASTA of {assembly}")
         with open_fasta(Path(genome)) as fasta:
-            refuse_assembly(fasta, assembly)
+            refuse_assembly(fasta.path, fasta.lengths(), assembly, "the checkpoint was trained on")
+            places, notes = _join_strands(places, find_centres(genome_windows(fasta, places, 4)))
             sequence_CL = genome_windows(fasta, places, max(window, 4))
         refuse_off_cg(source, Path(genome), places, sequence_CL, assembly)
         margin = (sequence_CL.shape[1] - window) // 2
         sequence_CL = sequence_CL[:, margin : margin + window]
-    return _described(source, places, module, record, sequence_CL)
+    return _described(source, places, module, record, sequence_CL)._replace(notes=notes)
 
 
-def refuse_assembly(genome: Fasta, assembly: str) -> None:
-    """Refuse a genome whose chromosomes are as long as those of another assembly than the checkpoint's."""
-    trained_on = SAME_ASSEMBLY.get(assembly, assembly)
-    if trained_on not in ASSEMBLIES:
-        return
-    for other, lengths in ASSEMBLIES.items():
-        for chrom, length in lengths.items():
-            name = genome.chromosomes.get(chrom)
-            if other != trained_on and name is not None and len(genome.records[name]) == length:
-                raise InputError(
-                    f"{genome.path}: is {other} by the length of {chrom}, the checkpoint was trained on {assembly}; "
-                    f"give the FASTA of {assembly}, and positions on it"
-                )
+def _join_strands(places: pd.DataFrame, centres: Centres) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Take a call on strand −, which is that of the G, for one of the C before it, and both calls of a CpG as one.
+
+    Where strands are not named, positions are of both if some are at the C, some at the G, and hardly any elsewhere.
+    """
+    before, at, _ = centres.shares(centres.known_C)
+    of_both = min(before, at) > LEAST_OF_STRAND and before + at > 1 - LEAST_OF_STRAND / 2
+    on_g_C = centres.is_cg_CO[:, 0] & ~centres.on_cg_C
+    minus_C = on_g_C & ((places["strand"] == "-").to_numpy() | (of_both & (places["strand"] == "").to_numpy()))
+    if not minus_C.any():
+        return places, ()
+    position_C = places["position"] - minus_C
+    named_C = places["id"] != places["chrom"] + ":" + places["position"].astype(str)
+    ids = places["id"].where(named_C, places["chrom"] + ":" + position_C.astype(str))
+    moved = places.assign(position=position_C, id=ids)
+    joined = moved.drop_duplicates(["chrom", "position"]).reset_index(drop=True)
+    note = (
+        f"CpGs: {int(minus_C.sum()):,} of {len(places):,} positions are on strand -, where the C is the G of strand +; "
+        f"both strands of {len(moved) - len(joined):,} CpGs were joined"
+    )
+    return joined, (note,)
 
 
 def refuse_off_cg(source: str, genome: Path, places: pd.DataFrame, sequence_CL: np.ndarray, assembly: str) -> None:
@@ -244,11 +232,10 @@ def refuse_off_cg(source: str, genome: Path, places: pd.DataFrame, sequence_CL: 
             f"{source}: {first['id']} at {first['chrom']}:{first['position']} stands on {bases}, not CG, in "
             f"{genome.name}; give the 0-based position of the C on the + strand, or leave it out"
         )
-    before, _, after = centres.is_cg_CO[centres.known_C].mean(axis=0)
-    if max(before, after) > 0.5:
-        hint = "they look 1-based: subtract 1" if before > 0.5 else "add 1"
-    else:
-        hint = f"genome or positions are of another assembly than the checkpoint's {assembly}: give those of {assembly}"
+    hint = {-1: "they look 1-based: subtract 1", 1: "add 1"}.get(
+        centres.shift or 0,
+        f"genome or positions are of another assembly than the checkpoint's {assembly}: give those of {assembly}",
+    )
     raise InputError(f"{source}: {centres} in {genome.name}; {hint}")
 
 
@@ -260,7 +247,7 @@ def _of_fasta(path: Path, module: MethylationModule, record: TrainingRecord, win
     on_cg_C = find_centres(sequence_CL).on_cg_C
     if not on_cg_C.all():
         raise InputError(f"{path}: the centre of the window of {ids[int(np.argmin(on_cg_C))]!r} is not CG; mend it")
-    places = [PLACE.match(word[0]) if word else None for word in words]
+    places = [PLACE.fullmatch(word[0]) if word else None for word in words]
     table = pd.DataFrame(
         {
             "id": ids,

@@ -14,12 +14,27 @@ from scipy import sparse
 
 from methyl_lightning.files import InputError
 from methyl_lightning.readers.genes import gene_key
+from methyl_lightning.readers.text import read_table
 
 MOUSE_ID = re.compile(r"^ENSMUSG\d{11}")
 MOUSE_SYMBOL = re.compile(r"^[A-Z][a-z0-9]+[a-z][a-zA-Z0-9-]*$|^mt-[A-Z]")  # Trp53, Gapdh, mt-Nd1; not TP53, C1orf112
 MOUSE_SHARE = 0.5
-ALIAS_COLUMNS = ("symbol", "ensembl", "entrez", "alias", "previous", "id")
-OTHER_NAMES = ("gene_ids", "gene_id", "ensembl", "ensembl_id", "gene_symbols", "gene_symbol", "gene_name", "symbol")
+# columns of a table of aliases in the order of trust; HGNC has alias_symbol, prev_symbol, ensembl_gene_id
+ALIAS_COLUMNS = [
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"(approved |gene_?)?symbols?|gene_?names?|id|(ensembl|entrez|ncbi)([_ ]?(gene[_ ]?)?id)?",
+        r"prev(ious)?([_ ]symbols?)?",
+        r"(alias(es)?|synonyms?)([_ ]symbols?)?",
+    )
+]
+# columns of var that name its genes: of scanpy, 10x, CELLxGENE, Seurat, Bioconductor, biomaRt
+OTHER_NAMES = re.compile(
+    r"gene_?(id|name|symbol|short_name)s?|feature_?(id|name)|(ensembl|ensg)([_ .]?(gene_?)?id)?|"
+    r"(hgnc_|approved_)?symbols?|external_gene_name|gene",
+    re.IGNORECASE,
+)
+SPLIT = re.compile(r"\s*[|,;]\s*")  # between several names in a cell
 
 
 class GeneMatch(NamedTuple):
@@ -49,18 +64,12 @@ class GeneMatch(NamedTuple):
 
 
 def read_aliases(path: Path) -> pd.DataFrame:
-    """Read a gene table (TSV, header, perhaps zipped) whose columns symbol, ensembl, entrez, … name one gene a row."""
-    try:
-        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, comment=None)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: no gene table ({error}); a TSV with columns symbol and ensembl is wanted") from error
-    kept = [
-        name for name in map(str, table) if name.lower() in {"symbol", "ensembl", "entrez", "alias", "previous", "id"}
-    ]
+    """Read a gene table whose columns symbol, ensembl, entrez, … name one gene a row, HGNC's own among them."""
+    table = read_table(path)
+    kept = [name for pattern in ALIAS_COLUMNS for name in map(str, table) if pattern.fullmatch(name)]
     if len(kept) < 2:
-        raise InputError(
-            f"{path}: columns {', '.join(map(str, table))}; at least two of symbol, ensembl, entrez, alias are wanted"
-        )
+        wanted = "at least two of symbol, ensembl, entrez, alias are wanted"
+        raise InputError(f"{path}: no gene table, its columns are {', '.join(map(str, table))}; {wanted}")
     return table[kept]
 
 
@@ -72,10 +81,13 @@ def index_genes(genes: pd.DataFrame, aliases: pd.DataFrame | None) -> dict[str, 
             if name:
                 known.setdefault(gene_key(name), g)
     if aliases is not None:
+        rows = [
+            [gene_key(name) for cell in names for name in SPLIT.split(cell) if name]
+            for names in aliases.itertuples(index=False)
+        ]
+        gene_R = [next((known[key] for key in keys if key in known), None) for keys in rows]
         added: dict[str, int] = {}
-        for names in aliases.itertuples(index=False):
-            keys = [gene_key(name) for cell in names for name in cell.split("|") if name]
-            gene = next((known[key] for key in keys if key in known), None)
+        for keys, gene in zip(rows, gene_R, strict=True):
             if gene is not None:
                 for key in keys:
                     added.setdefault(key, gene)
@@ -107,7 +119,8 @@ def match_genes(
         If no gene matches, or the genes are those of a mouse.
     """
     refuse_mouse(source, names, genes)
-    columns = [list(names), *(var[column].astype(str).tolist() for column in OTHER_NAMES if column in var)]
+    others = [column for column in map(str, var) if OTHER_NAMES.fullmatch(column)]
+    columns = [list(names), *(var[column].astype(str).tolist() for column in others)]
     keys = (map(gene_key, tried) for tried in zip(*columns, strict=True))
     gene_I = np.array([next((known[key] for key in one if key in known), -1) for one in keys])
     matched_N = np.flatnonzero(gene_I >= 0)

@@ -26,18 +26,11 @@ from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.predict.aggregation import average_matrix, label_groups
 from methyl_lightning.predict.cpgs import ALL, CpgSet, read_cpg_set
 from methyl_lightning.predict.genes import index_genes, match_genes, read_aliases
-from methyl_lightning.predict.scale import (
-    MATCHES,
-    UNITS,
-    ExpressionRows,
-    RecognisedUnits,
-    check_values,
-    recognise_units,
-    row_slices,
-    some_values,
-)
-from methyl_lightning.readers.expression import Expression, open_expression
-from methyl_lightning.readers.progress import RowProgress
+from methyl_lightning.predict.scale import MATCHES, ExpressionRows, expressed_samples
+from methyl_lightning.readers.annotated import Expression
+from methyl_lightning.readers.expression import open_expression
+from methyl_lightning.readers.progress import shown
+from methyl_lightning.readers.units import UNITS, RecognisedUnits, check_values, recognise, row_slices
 
 CPG_BLOCK, SAMPLE_BLOCK = 256, 1024  # CpGs and samples that are combined at once
 CELLS_AT_ONCE = 1 << 24  # of a block of samples × all CpGs
@@ -73,7 +66,7 @@ class Prepared(NamedTuple):
         module, n_cpgs = self.module, len(self.cpgs.table)
         size = int(np.clip(CELLS_AT_ONCE // n_cpgs, 16, SAMPLE_BLOCK))
         encoded = encode_cpgs(module, self.cpgs, chunks(np.arange(n_cpgs), CPG_BLOCK))
-        with RowProgress("predicting", len(self.rows), "samples") as progress, keep(encoded) as cpgs:
+        with shown("predicting", len(self.rows), "samples") as tell, keep(encoded) as cpgs:
             for rows in row_slices(len(self.rows), size):
                 scaled_SG = module.scaler(torch.from_numpy(self.rows.read(rows)).to(module.device))
                 beta_SC = np.empty((len(scaled_SG), n_cpgs), dtype=np.float32)
@@ -81,7 +74,7 @@ class Prepared(NamedTuple):
                     beta_SC[:, cpg_C] = beta_CS.clip(0, 1, out=beta_CS).T
                 beta_SC[self.rows.empty_R[rows]] = np.nan
                 yield rows, beta_SC
-                progress.advance(len(beta_SC))
+                tell(len(beta_SC))
 
 
 @contextmanager
@@ -113,7 +106,7 @@ def prepared(
     cpg_set = read_cpg_set(module, cpgs, genome)
     aliases = None if genes is None else read_aliases(Path(genes))
     known = index_genes(record.genes, aliases)
-    with open_expression(expression, layer, raw, known) as opened:
+    with open_expression(expression, layer, raw, known, module.provenance["assembly"]) as opened:
         if not len(opened.obs):
             raise InputError(f"{opened.source}: has no samples")
         matched = match_genes(opened.source, opened.var.index.astype(str).tolist(), opened.var, record.genes, known)
@@ -124,17 +117,20 @@ def prepared(
         if matched.coverage < min_coverage:
             remedy = "give more genes, aliases (genes=TABLE), or lower min_coverage"
             raise InputError(f"{opened.source}: {said}; below min_coverage={min_coverage:g}: {remedy}")
-        expressed_S = check_values(opened, matched)
-        found = RecognisedUnits(units, "as told") if units else _recognise(opened)
+        found = RecognisedUnits(units, "as told") if units else recognise(opened)
+        check_values(opened, found.units)
+        expressed_S = expressed_samples(opened, matched, found.units)
         average_RS = average_matrix(opened, found.units, aggregate, label, k)
         rows = ExpressionRows(
             opened, matched, found.units, record, module.provenance["units"], match, average_RS, expressed_S
         )
         calibration = calibration_of(module)
         notes = [
+            *opened.notes,
             said,
             f"units: {found.units} ({found.reason}), brought to the training's {module.provenance['units']} by "
             f"match={match}",
+            *cpg_set.notes,
             *_cpg_notes(module, cpg_set),
         ]
         if rows.empty_R.any():
@@ -158,13 +154,6 @@ def prepared(
         obs, obsm, uns = _described_samples(opened, aggregate, label)
         var = cpg_table(cpg_set.table, record.genes, cpg_set.distances)
         yield Prepared(module, cpg_set, rows, obs, obsm, {"methyl_lightning": facts, **uns}, var, calibration, notes)
-
-
-def _recognise(expression: Expression) -> RecognisedUnits:
-    values = some_values(expression)
-    if not values:
-        raise InputError(f"{expression.source}: all values are 0; choose another layer")
-    return recognise_units(values, expression.uns, expression.fallback_units)
 
 
 def _cpg_notes(module: MethylationModule, cpgs: CpgSet) -> list[str]:

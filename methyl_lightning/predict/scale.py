@@ -1,9 +1,9 @@
-"""Units of expression: recognised from values, brought to a linear scale and from there to the training's.
+"""Expression on the training's scale, whatever the units of the input.
 
-Legend: S samples, G genes, N values, Q quantiles.
+Legend: S samples of the input, R rows that are predicted, G genes of the training, K those that are matched, N values,
+Q quantiles.
 """
 
-from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,83 +13,10 @@ from scipy.stats import rankdata
 from methyl_lightning.files import InputError
 from methyl_lightning.model.record import TrainingRecord, is_log2
 from methyl_lightning.predict.genes import GeneMatch
-from methyl_lightning.readers.expression import Expression
+from methyl_lightning.readers.annotated import Expression
+from methyl_lightning.readers.units import lowest_value, row_slices, to_linear
 
-UNITS = ("counts", "cpm", "log1p", "log2")
 MATCHES = ("quantile", "library", "none")
-INVERSE: dict[str, Any] = {"log1p": np.expm1, "log2": lambda values: np.exp2(values) - 1}
-LARGEST_LOG = {"log1p": 16.0, "log2": 32.0}  # no library has more than e^16 or 2^32 molecules of a gene
-TOLERANCE = 0.05  # how far from a whole number of molecules a value may be
-NEAR_SHARE = 0.9
-LEAST_VALUES = 20
-LARGEST_MULTIPLE = {"one": 500.0, "smallest": 10.5}  # of molecules; rounding hides whole numbers above
-
-
-class RecognisedUnits(NamedTuple):
-    """Units (one of ``UNITS``) and the reason for taking the values as such."""
-
-    units: str
-    reason: str
-
-
-def recognise_units(row_values: list[np.ndarray], uns: Mapping[str, Any], fallback: str) -> RecognisedUnits:
-    """Recognise units from the positive values of some samples.
-
-    Parameters
-    ----------
-    row_values
-        For each sample its values above 0.
-    uns
-        ``uns`` of the AnnData; scanpy notes the base of its logarithm in ``uns["log1p"]``.
-    fallback
-        What values without any sign of their own are taken for.
-    """
-    if "log1p" in uns:
-        base = (uns["log1p"] or {}).get("base")
-        if base is None or np.isclose(float(base), np.e):
-            return RecognisedUnits("log1p", "uns['log1p'] says so")
-        if np.isclose(float(base), 2):
-            return RecognisedUnits("log2", "uns['log1p'] gives base 2")
-    values_N = np.concatenate(row_values) if row_values else np.zeros(0)
-    if (values_N == np.rint(values_N)).all():
-        return RecognisedUnits("counts", "all values are whole numbers")
-    largest = float(values_N.max())
-    if largest > LARGEST_LOG["log2"]:
-        return RecognisedUnits("cpm", f"values up to {largest:,.0f}, not whole numbers: normalised, not logarithms")
-    for units in ("log1p", "log2"):
-        if largest <= LARGEST_LOG[units] and _of_counts(row_values, units):
-            return RecognisedUnits(units, "undone, the values are counts, or multiples of each sample's smallest")
-    if largest > LARGEST_LOG["log1p"]:
-        return RecognisedUnits("log2", f"values up to {largest:.1f}, too large for natural logarithms")
-    return RecognisedUnits(fallback, "assumed: the values do not tell; set units= if they are something else")
-
-
-def _of_counts(row_values: list[np.ndarray], units: str) -> bool:
-    """Tell whether values, undone, are counts, or as normalised counts whole multiples of each sample's smallest."""
-    for unit in ("one", "smallest"):
-        near = tried = 0
-        for values_N in row_values:
-            linear_N = INVERSE[units](values_N.astype(np.float64))
-            multiple_N = linear_N if unit == "one" else linear_N / linear_N.min()
-            # the smallest is a whole multiple of itself in any case
-            looked_at_N = multiple_N < LARGEST_MULTIPLE[unit]
-            multiple_N = multiple_N[looked_at_N & (multiple_N > (0 if unit == "one" else 1.2))]
-            tried += len(multiple_N)
-            near += int((np.abs(multiple_N - np.rint(multiple_N)) < TOLERANCE).sum())
-        if tried >= LEAST_VALUES and near >= NEAR_SHARE * tried:
-            return True
-    return False
-
-
-def to_linear(values: Any, units: str) -> Any:
-    """Undo the logarithm of a matrix, dense or sparse (0 stays 0); float64."""
-    values = values.astype(np.float64)
-    if units not in INVERSE:
-        return values
-    if isinstance(values, sparse.csr_matrix):
-        values.data = INVERSE[units](values.data)
-        return values
-    return INVERSE[units](values)
 
 
 class TrainingScale(NamedTuple):
@@ -169,10 +96,6 @@ def to_training_scale(linear_SG: np.ndarray | sparse.csr_matrix, scale: Training
     return logarithm_SG.toarray()
 
 
-ROWS = 1024  # samples read at once where all are gone through
-LOOKED_AT = 256  # samples by which units are recognised
-
-
 class ExpressionRows:
     """Expression as the network was trained on it: genes matched, units undone, rows averaged, scale matched.
 
@@ -189,7 +112,7 @@ class ExpressionRows:
     average_RS
         See :func:`methyl_lightning.predict.aggregation.average_matrix`; None leaves rows as they are.
     expressed_S
-        Of :func:`check_values`.
+        bool [S]; the sample has expression of some matched gene (:func:`expressed_samples`).
 
     Attributes
     ----------
@@ -245,64 +168,20 @@ class ExpressionRows:
             linear_RK = average_RS[:, wanted_S] @ self._linear(wanted_S)
         expression_RG = np.tile(self.mean_G, (linear_RK.shape[0], 1))
         expression_RG[:, self.genes.gene_K] = to_training_scale(linear_RK, self.scale, self.match)
+        if not np.isfinite(expression_RG).all():
+            raise InputError(
+                f"{self.expression.source}: as {self.units} its values are too large to be expression; leave units= out"
+            )
         return expression_RG
 
 
-def row_slices(n: int, size: int = ROWS) -> Iterator[slice]:
-    """Cut ``n`` rows into consecutive slices of at most ``size``."""
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))
-
-
-def check_values(expression: Expression, genes: GeneMatch) -> np.ndarray:
-    """Go through all values once and refuse what no expression has.
-
-    Returns
-    -------
-    numpy.ndarray
-        bool [S]; the sample has expression of some matched gene.
-
-    Raises
-    ------
-    InputError
-        If a value is not finite or below 0.
-    """
-    names = expression.var.index
+def expressed_samples(expression: Expression, genes: GeneMatch, units: str) -> np.ndarray:
+    """Tell which samples have expression of some matched gene (bool [S])."""
     matched_I = np.asarray(genes.sum_IK.sum(axis=1)).ravel()
-    expressed_S = np.zeros(len(expression.obs), dtype=bool)
-    for rows in row_slices(len(expression.obs)):
-        block = expression.rows(rows)
-        values = block.data if isinstance(block, sparse.csr_matrix) else block
-        if not np.issubdtype(values.dtype, np.number):
-            raise InputError(f"{expression.source}: its values are {values.dtype}, not numbers; choose another layer")
-        for wrong, what, remedy in (
-            (~np.isfinite(values), "is not a finite number", "fill it or remove the gene"),
-            (
-                values < 0,
-                "is below 0: scaled or centred values",
-                "give counts or logarithms of them (raw=true or layer=)",
-            ),
-        ):
-            if wrong.any():
-                s, i, value = _first(block, wrong)
-                cell = f"{expression.obs.index[rows.start + s]!r}, gene {names[i]!r}"
-                raise InputError(f"{expression.source}: the value of {cell} is {value:g}, it {what}; {remedy}")
-        expressed_S[rows] = block @ matched_I > 0
-    return expressed_S
-
-
-def _first(block: Any, wrong: np.ndarray) -> tuple[int, int, float]:
-    """Find the first wrong value: row, column, value."""
-    if isinstance(block, sparse.csr_matrix):
-        n = int(np.argmax(wrong))
-        return int(np.searchsorted(block.indptr, n, side="right")) - 1, int(block.indices[n]), float(block.data[n])
-    s, i = np.argwhere(wrong)[0]
-    return int(s), int(i), float(block[s, i])
-
-
-def some_values(expression: Expression) -> list[np.ndarray]:
-    """Take the positive values of up to 256 samples, spread over all, for recognising units."""
-    n_samples = len(expression.obs)
-    index_S = np.unique(np.linspace(0, n_samples - 1, LOOKED_AT).astype(np.int64))
-    block = expression.rows(index_S)
-    rows = np.split(block.data, block.indptr[1:-1]) if isinstance(block, sparse.csr_matrix) else list(block)
-    return [row[row > 0] for row in rows if (row > 0).any()]
+    lowest = lowest_value(units)
+    return np.concatenate(
+        [
+            (expression.rows(rows) - lowest if lowest else expression.rows(rows)) @ matched_I > 1e-6 * (lowest < 0)
+            for rows in row_slices(len(expression.obs))
+        ]
+    )

@@ -18,10 +18,9 @@ from typing import Any, NamedTuple
 import pooch
 import requests
 import urllib3
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from methyl_lightning.files import InputError, replacing
+from methyl_lightning.readers.progress import shown
 
 log = logging.getLogger(__name__)
 
@@ -190,20 +189,16 @@ class _Resuming:
         self._forget()
 
     def _receive(self, response: requests.Response, came: int) -> None:
-        console = Console(stderr=True)
         total = came + int(response.headers.get("Content-Length", 0))
         size = f"{total / 1e6:,.1f} MB" if total > came else "size unknown"
         log.info(f"fetching {response.url} ({size}{f', {came / 1e6:,.1f} MB are there' if came else ''})")
-        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TextColumn("left"), TimeRemainingColumn())
+        megabytes = total / 1e6 if total > came else None
         try:
-            with (
-                self._part.open("ab" if came else "wb") as file,
-                Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
-            ):
-                task = progress.add_task("", total=total if total > came else None, completed=came)
+            with self._part.open("ab" if came else "wb") as file, shown(self._name, megabytes, "MB") as tell:
+                tell(came / 1e6)
                 for chunk in response.raw.stream(CHUNK, decode_content=False):
                     file.write(chunk)
-                    progress.advance(task, len(chunk))
+                    tell(len(chunk) / 1e6)
         except urllib3.exceptions.HTTPError as error:
             raise requests.ConnectionError(f"broken off: {error}") from error
 

@@ -9,13 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from methyl_lightning.files import InputError
+from methyl_lightning.readers.expression import open_expression
 from methyl_lightning.readers.formats import BARCODE, is_barcode, open_matrix
 from methyl_lightning.readers.genes import without_version
-from methyl_lightning.readers.matrices import Matrix, read_all
+from methyl_lightning.readers.matrices import Matrix
 from methyl_lightning.readers.text import refuse_repeats
+from methyl_lightning.readers.units import check_values
 
 log = logging.getLogger(__name__)
 PRIMARY = "01"
@@ -88,9 +92,6 @@ def sample_table(ids: list[str], cohort: str) -> pd.DataFrame:
     return pd.DataFrame({"id": ids, "patient": patient, "cohort": cohort, "tissue_type": tissue_type})
 
 
-log = logging.getLogger(__name__)
-
-
 class Cohort(NamedTuple):
     """The files of one cohort."""
 
@@ -154,15 +155,21 @@ def list_cohorts(given: Mapping[str, Mapping[str, str]], shared: dict[str, Any])
 def pair(cohort: Cohort) -> Paired:
     """Match the samples of a cohort's two tables and read its expression."""
     methylation = open_matrix(cohort.methylation, "probe", missing=True)
-    expression = open_matrix(cohort.expression, "gene")
-    pairs, duplicates = pair_samples(cohort.methylation, methylation.columns, cohort.expression, expression.columns)
-    table = read_all(expression)[pairs.in_expression]
-    keys = [without_version(name) for name in table.index]
-    genes = dict(zip(keys, table.index, strict=True))
-    if len(genes) < len(keys):
-        repeated = next(key for key, again in zip(keys, pd.Index(keys).duplicated(), strict=True) if again)
-        raise InputError(f"{cohort.expression}: gene {repeated!r} occurs in two versions; keep one of them")
-    return Paired(cohort, methylation, pairs, duplicates, table.set_axis(keys), genes)
+    with open_expression(cohort.expression, None, False, (), cohort.assembly) as expression:
+        names = expression.obs.index.astype(str)
+        pairs, duplicates = pair_samples(cohort.methylation, methylation.columns, cohort.expression, names.tolist())
+        check_values(expression, "counts")
+        keys = [without_version(name) for name in expression.var.index]
+        genes = dict(zip(keys, expression.var.index, strict=True))
+        if len(genes) < len(keys):
+            repeated = next(key for key, again in zip(keys, pd.Index(keys).duplicated(), strict=True) if again)
+            raise InputError(f"{cohort.expression}: gene {repeated!r} occurs in two versions; keep one of them")
+        row_S = names.get_indexer(pd.Index(pairs.in_expression))
+        ascending_S, place_S = np.unique(row_S, return_inverse=True)
+        block_SG = expression.rows(ascending_S)
+    block_SG = block_SG.toarray() if sparse.issparse(block_SG) else block_SG
+    table = pd.DataFrame(block_SG[place_S].T.astype(np.float32), keys, pairs.in_expression)
+    return Paired(cohort, methylation, pairs, duplicates, table, genes)
 
 
 def refuse_shared_samples(cohorts: list[Paired]) -> None:

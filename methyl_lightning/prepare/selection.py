@@ -7,6 +7,7 @@ store: they are chosen on the training samples, after the split.
 Legend: C CpGs.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,8 +18,10 @@ import pandas as pd
 from methyl_lightning.data.distances import within
 from methyl_lightning.data.store import Distances
 from methyl_lightning.files import InputError
-from methyl_lightning.readers.probes import AUTOSOMES, chromosome
-from methyl_lightning.readers.text import read_lines
+from methyl_lightning.readers.cpgs import in_bed, read_names
+from methyl_lightning.readers.probes import AUTOSOMES
+
+log = logging.getLogger(__name__)
 
 
 class FilterCount(NamedTuple):
@@ -39,9 +42,9 @@ class Selection:
         Drop probes whose sequence has other bases than CG in its centre (``ch`` and ``rs`` probes, shifted positions);
         one without bases stays.
     ids
-        File with the CpGs to keep, one a line (of several columns the first).
+        List of the CpGs to keep (:func:`methyl_lightning.readers.cpgs.read_names`).
     exclude
-        File with CpGs to drop, such as cross-reactive probes; likewise.
+        List of CpGs to drop, such as cross-reactive probes.
     autosomes
         Keep chromosomes 1 to 22 only.
     bed
@@ -72,45 +75,6 @@ class Selection:
             raise ValueError(f"gene_within_bp={self.gene_within_bp!r}: must be null or a whole number from 0")
 
 
-def read_ids(path: Path) -> set[str]:
-    """Read a list of CpGs: the first column of a text file, without empty lines and those that begin with ``#``."""
-    lines = (line.decode("utf-8-sig", errors="replace").replace(",", " ").split() for line in read_lines(path))
-    ids = {cells[0].strip('"') for cells in lines if cells and not cells[0].startswith("#")}
-    if not ids:
-        raise InputError(f"{path}: empty; put one CpG a line there")
-    return ids
-
-
-def in_bed(path: Path, cpgs: pd.DataFrame) -> np.ndarray:
-    """Tell for each CpG whether the C lies in a region of a BED file (bool [C]); without a position it doesn't.
-
-    Raises
-    ------
-    InputError
-        If a line is no region, or there is none.
-    """
-    regions = []
-    for number, line in enumerate(read_lines(path), start=1):
-        cells = line.decode("utf-8-sig", errors="replace").split()
-        if not cells or cells[0].startswith("#") or cells[0] in ("track", "browser"):
-            continue
-        if len(cells) < 3 or not (cells[1].isdecimal() and cells[2].isdecimal()) or int(cells[1]) >= int(cells[2]):
-            found = " ".join(cells[:3])
-            raise InputError(f"{path}: line {number} is '{found}', not chromosome, start < end; mend or remove it")
-        regions.append((chromosome(cells[0]), int(cells[1]), int(cells[2])))
-    if not regions:
-        raise InputError(f"{path}: no region in it; give a BED file")
-    table = pd.DataFrame(regions, columns=["chrom", "start", "end"]).sort_values(["chrom", "start"])
-    chrom_C, position_C = cpgs["chrom"].to_numpy(), cpgs["position"].to_numpy(np.int64)
-    inside_C = np.zeros(len(cpgs), dtype=bool)
-    for chrom, some in table.groupby("chrom"):
-        on_C = np.flatnonzero(chrom_C == chrom)
-        n_begun = np.searchsorted(some["start"], position_C[on_C], side="right")
-        reach = np.concatenate([[0], np.maximum.accumulate(some["end"])])  # end of the farthest region begun so far
-        inside_C[on_C] = position_C[on_C] < reach[n_begun]
-    return inside_C
-
-
 def by_annotation(
     selection: Selection, cpgs: pd.DataFrame, distances: Distances, limit_bp: int, off_cg_C: np.ndarray
 ) -> tuple[np.ndarray, list[FilterCount]]:
@@ -135,19 +99,16 @@ def by_annotation(
     Raises
     ------
     InputError
-        If a file is missing or damaged, none of ``ids`` is a CpG of the cohort, ``gene_within_bp`` is farther than the
+        If a file is missing or damaged, none of a list is a CpG of the cohort, ``gene_within_bp`` is farther than the
         distances reach, or no CpG is left.
     """
     masks: dict[str, np.ndarray] = {}
     if selection.on_cg:
         masks["on CG"] = ~off_cg_C
     if selection.ids is not None:
-        masks[f"in {Path(selection.ids).name}"] = listed_C = cpgs["id"].isin(read_ids(Path(selection.ids))).to_numpy()
-        if not listed_C.any():
-            raise InputError(f"{selection.ids}: none of its CpGs is in the cohort ({cpgs['id'].iloc[0]!r}, …)")
+        masks[f"in {Path(selection.ids).name}"] = _listed(Path(selection.ids), cpgs["id"])
     if selection.exclude is not None:
-        name = f"not in {Path(selection.exclude).name}"
-        masks[name] = ~cpgs["id"].isin(read_ids(Path(selection.exclude))).to_numpy()
+        masks[f"not in {Path(selection.exclude).name}"] = ~_listed(Path(selection.exclude), cpgs["id"])
     if selection.autosomes:
         masks["on chromosomes 1–22"] = cpgs["chrom"].isin(AUTOSOMES).to_numpy()
     if selection.bed is not None:
@@ -163,6 +124,17 @@ def by_annotation(
         keep_C, count = _narrow(keep_C, name, mask_C)
         counts.append(count)
     return keep_C, counts
+
+
+def _listed(path: Path, ids: pd.Series) -> np.ndarray:
+    """Tell which CpGs a list names (bool [C]), and how many of its names are CpGs of the cohort."""
+    names = set(read_names(path, set(ids)))
+    listed_C = ids.isin(names).to_numpy()
+    if not listed_C.any():
+        has = f"{ids.iloc[0]!r}, … there, {min(names)!r}, … here"
+        raise InputError(f"{path}: none of its CpGs is in the cohort ({has}); use the same names")
+    log.info(f"{path}: {int(listed_C.sum()):,} of its {len(names):,} CpGs are in the cohort")
+    return listed_C
 
 
 def by_values(selection: Selection, measured_C: np.ndarray, keep_C: np.ndarray) -> tuple[np.ndarray, list[FilterCount]]:

@@ -31,7 +31,7 @@ def _require(path: Path, kind: str, wanted: pd.Index, names: pd.Index) -> None:
 
 def read_distances(path: Path, cpgs: pd.Index, genes: pd.Index) -> Distances:
     """Turn signed inverse distances into base pairs, round(1/value), for these CpGs and genes; zeros are left out."""
-    table = read_all(text_matrix(path, "CpG", separator=",", dtype=np.float64))
+    table = read_all(text_matrix(path, "CpG", dtype=np.float64))
     _require(path, "CpG", cpgs, table.index)
     _require(path, "gene", genes, table.columns)
     table = table.loc[cpgs, genes]
@@ -47,7 +47,7 @@ def read_distances(path: Path, cpgs: pd.Index, genes: pd.Index) -> Distances:
 
 def read_one_hot(path: Path, cpgs: pd.Index) -> np.ndarray:
     """Decode the sequences of these CpGs, uint8 [C, L]; refuse a base that is not exactly one letter."""
-    table = read_all(text_matrix(path, "CpG", separator=","))
+    table = read_all(text_matrix(path, "CpG"))
     _require(path, "CpG", cpgs, table.index)
     n_cells = table.shape[1]
     if n_cells % (2 * len(ALPHABET)):
@@ -99,9 +99,9 @@ def upstream(
         If an input is missing, damaged or contradicts another.
     """
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in locals().items() if k != "store"}
-    measured = text_matrix(Path(labels), "CpG", separator=",", missing=True)
+    measured = text_matrix(Path(labels), "CpG", missing=True)
     beta = read_all(measured._replace(chunks=partial(checked_beta, measured)))
-    expressed = read_all(text_matrix(Path(expression), "sample", separator=","))
+    expressed = read_all(text_matrix(Path(expression), "sample"))
     _require(Path(expression), "sample", beta.columns, expressed.index)
     cpgs = pd.DataFrame({"id": beta.index, "chrom": "", "position": UNKNOWN_POSITION, "island": ""})
     names = expressed.columns

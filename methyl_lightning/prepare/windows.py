@@ -15,6 +15,7 @@ import pandas as pd
 from methyl_lightning.data.store import ALPHABET
 from methyl_lightning.files import InputError
 from methyl_lightning.readers.fasta import (
+    MAJORITY,
     UNKNOWN,
     Centres,
     Fasta,
@@ -109,9 +110,6 @@ def open_windows(
     return Windows(lambda index_C: sequence_CL[index_C], off_cg_C, counts)
 
 
-MAJORITY = 0.5  # more than this share of the positions must stand on CG
-
-
 def refuse_wrong_positions(
     genome: Fasta, probe_map: Path, cpgs: pd.DataFrame, centres: Centres, base: int, minus: str = "C"
 ) -> None:
@@ -142,34 +140,28 @@ def refuse_wrong_positions(
         raise InputError(f"{genome.path}: no position of {probe_map} has bases in it ({names}); give the right genome")
     found = f"{probe_map}: {centres} in {genome.path.name}; "
     minus_C = (cpgs["strand"] == "-").to_numpy() & centres.known_C
-    before, at, after = _shares(centres, centres.known_C)
-    minus_before, _, minus_after = _shares(centres, minus_C)
-    plus_at = _shares(centres, centres.known_C & ~minus_C)[1]
+    minus_before, _, minus_after = centres.shares(minus_C)
+    plus_at = centres.shares(centres.known_C & ~minus_C)[1]
     if plus_at > MAJORITY and (minus_before if minus == "C" else minus_after) > MAJORITY:
         other = "G" if minus == "C" else "C"
         raise InputError(f"{found}on strand - it gives the position of the {other}: set probe_map_minus={other}")
-    if at > MAJORITY:
+    if centres.shift == 0:
         log.info(found.removesuffix("; "))
         return
-    offset = -1 if before > MAJORITY else 1 if after > MAJORITY else 0
-    if offset == 0:
+    if centres.shift is None:
         raise InputError(
             f"{found}not more than half are right: the map is of another assembly, get the one of the genome"
         )
-    if base - offset in (0, 1):
-        right = base - offset
+    right = base - centres.shift
+    if right in (0, 1):
         raise InputError(f"{found}the positions look {right}-based, not {base}-based: set probe_map_base={right}")
-    raise InputError(f"{found}with probe_map_base={base} they are off by {-offset:+d}: give the position of the C")
-
-
-def _shares(centres: Centres, of_C: np.ndarray) -> tuple[float, float, float]:
-    before, at, after = centres.is_cg_CO[of_C].sum(axis=0) / max(of_C.sum(), 1)
-    return before, at, after
+    off = f"{-centres.shift:+d}"
+    raise InputError(f"{found}with probe_map_base={base} they are off by {off}: give the position of the C")
 
 
 def refuse_wrong_probes(path: Path, centres: Centres) -> None:
     """Refuse a FASTA of probes of which not more than half has CG in the centre; tell by how much it is off."""
-    before, at, after = _shares(centres, np.ones(len(centres.known_C), dtype=bool))
+    before, at, after = centres.shares(np.ones(len(centres.known_C), dtype=bool))
     if at <= MAJORITY:
         shift = " one base before" if before > MAJORITY else " one base after" if after > MAJORITY else " not at"
         counts = f"the centre of {int(centres.on_cg_C.sum()):,} of {len(centres.known_C):,} records is CG"

@@ -9,7 +9,6 @@ Legend: C CpGs, L bases of a window, O offsets −1, 0, +1.
 import errno
 import gzip
 import logging
-import shutil
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,18 +19,19 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pyfaidx
-import rich.progress
-from rich.console import Console
 
 from methyl_lightning.data.store import ALPHABET, encode_sequences
 from methyl_lightning.files import InputError
 from methyl_lightning.readers.probes import chromosome
+from methyl_lightning.readers.progress import shown
 
 log = logging.getLogger(__name__)
 
 CYTOSINE, GUANINE, UNKNOWN = (ALPHABET.index(letter) for letter in "CGN")
 OFFSETS = (-1, 0, 1)
+MAJORITY = 0.5  # more than this share of the positions must stand on CG
 CHUNK = 8_192  # windows held as text at a time
+COPIED_BYTES = 1 << 20
 
 
 class Fasta(NamedTuple):
@@ -50,6 +50,10 @@ class Fasta(NamedTuple):
     path: Path
     records: pyfaidx.Fasta
     chromosomes: dict[str, str]
+
+    def lengths(self) -> dict[str, int]:
+        """Count the bases of each chromosome."""
+        return {chrom: len(self.records[name]) for chrom, name in self.chromosomes.items()}
 
 
 class Centres(NamedTuple):
@@ -75,6 +79,17 @@ class Centres(NamedTuple):
     def off_cg_C(self) -> np.ndarray:
         """Tell for each CpG whether other bases than CG stand there; false where none is known (bool [C])."""
         return self.known_C & ~self.on_cg_C
+
+    @property
+    def shift(self) -> int | None:
+        """Offset at which more than half of the positions with known bases have CG; None where none has."""
+        share_O = self.shares(self.known_C)
+        return next((offset for offset, share in zip(OFFSETS, share_O, strict=True) if share > MAJORITY), None)
+
+    def shares(self, of_C: np.ndarray) -> tuple[float, float, float]:
+        """Compute the share of some positions (bool [C]) that have CG at each offset."""
+        before, at, after = self.is_cg_CO[of_C].sum(axis=0) / max(of_C.sum(), 1)
+        return before, at, after
 
     def counts(self) -> dict[str, int]:
         """Count the positions with known bases, and those with CG at each offset, in plain JSON."""
@@ -115,15 +130,18 @@ def open_fasta(path: Path) -> Iterator[Fasta]:
 
 
 def _unpack(path: Path, text: Path) -> None:
-    console = Console(stderr=True)
-    title = f"unpacking {path.name}"
     try:
         with (
-            rich.progress.open(path, "rb", description=title, console=console, disable=not console.is_terminal) as raw,
+            path.open("rb") as raw,
             gzip.GzipFile(fileobj=raw) as unzipped,
             text.open("wb") as file,
+            shown(f"unpacking {path.name}", path.stat().st_size / 1e6, "MB") as tell,
         ):
-            shutil.copyfileobj(unzipped, file, 1 << 20)
+            place = 0
+            while block := unzipped.read(COPIED_BYTES):
+                file.write(block)
+                place, before = raw.tell(), place
+                tell((place - before) / 1e6)
     except (OSError, EOFError, zlib.error) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise InputError(

@@ -1,45 +1,64 @@
-"""Matrices of features (CpGs or genes) × samples in other formats: parquet, .h5ad, .RData, and either orientation.
+"""Matrices of features (CpGs or genes) × samples in every format, and in either orientation.
 
-A matrix lies features × samples where its columns are barcodes, samples × features where its rows are. All are given
-as features × samples. Text and parquet are read in chunks; .RData, and text of samples × features, in one piece.
+Columns are the samples where they are barcodes, rows where those are; else the side that has the more known genes is
+not that of the samples. All are given as features × samples. Text and parquet are read in chunks; .RData, sparse
+.h5ad, and text of samples × features, in one piece.
 Legend: F features, S samples.
 """
 
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from methyl_lightning.files import InputError
+from methyl_lightning.readers.annotated import open_h5ad
+from methyl_lightning.readers.genes import gene_key
 from methyl_lightning.readers.matrices import Chunk, Matrix, read_all, text_matrix
 from methyl_lightning.readers.progress import shown
 from methyl_lightning.readers.text import refuse_cells, refuse_repeats
 
 CHUNK_BYTES = 2**23
 R_NAMES = {"probe": "methyl", "gene": "expressi"}  # of the matrices in the files of the original authors
-
 BARCODE = re.compile(r"^(?P<patient>TCGA-\w\w-\w{4})(?:-(?P<tissue>\d\d)(?P<vial>[A-Z]?)(?:-[\w-]+)?)?$")
 
 
-def open_matrix(path: Path, kind: str, *, missing: bool = False) -> Matrix:
+def is_barcode(name: str) -> bool:
+    """Tell whether a name is a barcode, with dashes or dots."""
+    return BARCODE.fullmatch(name.replace(".", "-")) is not None
+
+
+def samples_are_rows(rows: Callable[[], list[str]], columns: list[str], known: Collection[str] = ()) -> bool:
+    """Tell from the names of rows and columns which are samples; the rows' are asked for only where they matter."""
+    if any(map(is_barcode, columns)):
+        return False
+    names = rows()
+    if any(map(is_barcode, names[:1])):
+        return True
+    on_rows, on_columns = (sum(gene_key(name) in known for name in axis) if known else 0 for axis in (names, columns))
+    return on_columns > on_rows
+
+
+def open_matrix(path: Path, kind: str, *, missing: bool = False, known: Collection[str] = ()) -> Matrix:
     """Open a matrix by the ending of its name; its columns are the samples.
 
     Parameters
     ----------
     path
         ``.parquet``; ``.h5ad`` (its X); ``.RData``, ``.rda`` (a matrix or data frame ``methyl`` or ``expressi``);
-        anything else is tab-separated text, perhaps ``.gz``.
+        anything else is text with tabs, or with commas where the name says ``.csv``, perhaps ``.gz``.
     kind
         ``probe`` or ``gene``, what a feature is called in messages.
     missing
         Whether values may be missing.
+    known
+        Keys of genes (:func:`methyl_lightning.readers.genes.gene_key`) that tell which side is which.
 
     Raises
     ------
@@ -54,22 +73,27 @@ def open_matrix(path: Path, kind: str, *, missing: bool = False) -> Matrix:
         ".rdata": _rdata,
         ".rda": _rdata,
     }
-    matrix = readers.get(path.suffix.lower(), _text)(path, kind, missing)
+    matrix = readers.get(path.suffix.lower(), _text)(path, kind, missing, known)
     refuse_repeats(path, "sample", matrix.columns)
     return matrix
 
 
-def _text(path: Path, kind: str, missing: bool) -> Matrix:
+def _text(path: Path, kind: str, missing: bool, known: Collection[str]) -> Matrix:
     matrix = text_matrix(path, kind, missing=missing)
-    if any(map(is_barcode, matrix.columns)):
-        return matrix
-    first = next(matrix.chunks(matrix.columns[:1])).names[0]
-    if not is_barcode(first):
+
+    def rows() -> list[str]:
+        chunks = matrix.chunks([])
+        return [name for chunk in chunks for name in chunk.names] if known else next(chunks).names
+
+    if not samples_are_rows(rows, matrix.columns, known):
         return matrix
     refuse_repeats(path, kind, matrix.columns)
     table = read_all(text_matrix(path, "sample", missing=missing))
-    values_SF = table.to_numpy()
-    return _in_blocks(path, kind, matrix.columns, table.index.tolist(), lambda rows: values_SF[:, rows].T, missing)
+    return _of_array(path, kind, table.to_numpy().T, table.columns.tolist(), table.index.tolist(), missing)
+
+
+def _of_array(path: Path, kind: str, values_FS: Any, features: list[str], samples: list[str], missing: bool) -> Matrix:
+    return _in_blocks(path, kind, features, samples, lambda rows: values_FS[rows], missing)
 
 
 def _in_blocks(
@@ -82,7 +106,7 @@ def _in_blocks(
     def chunks(columns: list[str]) -> Iterator[Chunk]:
         step = max(1, CHUNK_BYTES // (4 * len(samples)))
         sample_S = [place[name] for name in columns]
-        with shown(path) as tell:
+        with shown(path, len(features)) as tell:
             for start in range(0, len(features), step):
                 names = features[start : start + step]
                 try:
@@ -92,7 +116,7 @@ def _in_blocks(
                     raise InputError(
                         f"{path}: {kind} {names[0]!r} … {names[-1]!r} cannot be read as numbers ({error}); mend them"
                     ) from error
-                tell(len(names), (start + len(names)) / len(features))
+                tell(len(names))
                 yield _finite(path, names, values_FS, columns, missing)
 
     return Matrix(path, samples, chunks)
@@ -105,21 +129,25 @@ def _finite(path: Path, names: list[str], values_FS: np.ndarray, columns: list[s
     return Chunk(names, values_FS)
 
 
-def _parquet(path: Path, kind: str, missing: bool) -> Matrix:
-    """Open a parquet file whose index, or else first column, holds the names of the rows."""
+def _parquet(path: Path, kind: str, missing: bool, known: Collection[str]) -> Matrix:
+    """Open a parquet file whose index, or else first column of text, or else first column, names the rows."""
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path}: no parquet file ({error}); get it again") from error
-    described = (file.schema_arrow.pandas_metadata or {}).get("index_columns", [])
-    named = [name for name in described if isinstance(name, str)]
-    column = named[0] if named else file.schema_arrow.names[0]
-    others = [name for name in file.schema_arrow.names if name != column]
-    if any(map(is_barcode, others)):
+    schema = file.schema_arrow
+    index = [name for name in (schema.pandas_metadata or {}).get("index_columns", []) if isinstance(name, str)]
+    text = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
+    column = [*index, *text, *schema.names][0]
+    others = [name for name in schema.names if name != column]
+
+    def rows() -> list[str]:
+        return [str(name) for name in file.read(columns=[column]).column(0).to_pylist()]
+
+    if not samples_are_rows(rows, others, known):
         return Matrix(path, others, lambda columns: _parquet_rows(path, file, kind, column, columns, missing))
-    samples = [str(name) for name in file.read(columns=[column]).column(0).to_pylist()]
     return _in_blocks(
-        path, kind, others, samples, lambda rows: file.read(columns=others[rows]).to_pandas()[others[rows]].T, missing
+        path, kind, others, rows(), lambda rows: file.read(columns=others[rows]).to_pandas()[others[rows]].T, missing
     )
 
 
@@ -127,7 +155,7 @@ def _parquet_rows(
     path: Path, file: pq.ParquetFile, kind: str, column: str, columns: list[str], missing: bool
 ) -> Iterator[Chunk]:
     seen: list[str] = []
-    with shown(path) as tell:
+    with shown(path, file.metadata.num_rows) as tell:
         for batch in file.iter_batches(max(1, CHUNK_BYTES // (4 * len(columns))), columns=[column, *columns]):
             names = [str(name) for name in batch.column(column).to_pylist()]
             seen += names
@@ -137,29 +165,24 @@ def _parquet_rows(
                     values_SF[s] = batch.column(name).to_numpy(zero_copy_only=False)
                 except (ValueError, TypeError) as error:
                     raise InputError(f"{path}: column {name!r} holds no numbers ({error}); convert it") from error
-            tell(len(names), len(seen) / file.metadata.num_rows)
+            tell(len(names))
             yield _finite(path, names, values_SF.T, columns, missing)
     refuse_repeats(path, kind, seen)
 
 
-def _h5ad(path: Path, kind: str, missing: bool) -> Matrix:
+def _h5ad(path: Path, kind: str, missing: bool, known: Collection[str]) -> Matrix:
     """Open the X of an .h5ad file, of which blocks are read where it is dense."""
-    import anndata  # slow to import, rarely needed
-
-    try:
-        data = anndata.read_h5ad(path, backed="r")
-        if not isinstance(data.X, h5py.Dataset):  # sparse
-            data = anndata.read_h5ad(path)
-            data.X = data.X.toarray()
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: no .h5ad file ({error}); get it again") from error
-    obs, var = data.obs_names.tolist(), data.var_names.tolist()
-    if any(map(is_barcode, obs)):
-        return _in_blocks(path, kind, var, obs, lambda rows: data.X[:, rows].T, missing)
-    return _in_blocks(path, kind, obs, var, lambda rows: data.X[rows], missing)
+    data = open_h5ad(path)
+    values = data.values if isinstance(data.values, np.ndarray) or not hasattr(data.values, "to_memory") else None
+    values = data.values.to_memory() if values is None else values
+    values = values.toarray() if hasattr(values, "toarray") else values
+    obs, var = data.obs.index.tolist(), data.var.index.tolist()
+    if samples_are_rows(lambda: obs, var, known):
+        return _in_blocks(path, kind, var, obs, lambda rows: values[:, rows].T, missing)
+    return _of_array(path, kind, values, obs, var, missing)
 
 
-def _rdata(path: Path, kind: str, missing: bool) -> Matrix:
+def _rdata(path: Path, kind: str, missing: bool, known: Collection[str]) -> Matrix:
     """Open a matrix with row and column names, or a data frame, in a file written by R's ``save``."""
     import rdata  # slow to import, rarely needed
 
@@ -175,12 +198,7 @@ def _rdata(path: Path, kind: str, missing: bool) -> Matrix:
     table = table.to_pandas() if hasattr(table, "to_pandas") else table  # a matrix with names comes as a DataArray
     if not isinstance(table, pd.DataFrame):
         raise InputError(f"{path}: {name!r} has no row and column names; set its dimnames in R and save it again")
-    table = table if any(is_barcode(str(column)) for column in table.columns) else table.T
-    values_FS = table.to_numpy()
-    features, samples = table.index.astype(str).tolist(), table.columns.astype(str).tolist()
-    return _in_blocks(path, kind, features, samples, lambda rows: values_FS[rows], missing)
-
-
-def is_barcode(name: str) -> bool:
-    """Tell whether a name is a barcode, with dashes or dots."""
-    return BARCODE.fullmatch(name.replace(".", "-")) is not None
+    rows, columns = table.index.astype(str).tolist(), table.columns.astype(str).tolist()
+    if samples_are_rows(lambda: rows, columns, known):
+        return _of_array(path, kind, table.to_numpy().T, columns, rows, missing)
+    return _of_array(path, kind, table.to_numpy(), rows, columns, missing)

@@ -1,4 +1,4 @@
-"""Where genes lie: GTF, GFF3, the gene probe maps of UCSC Xena, and plain tables.
+"""Where genes lie: GTF, GFF3, the gene probe maps of UCSC Xena, and plain tables; and what genes are called.
 
 Every format counts its bases from 1, both ends included; the store counts from 0, half-open.
 
@@ -19,15 +19,14 @@ import pandas as pd
 
 from methyl_lightning.data.store import UNKNOWN_POSITION
 from methyl_lightning.files import InputError
+from methyl_lightning.readers.assemblies import NAMED, SPECIES, assembly_name
 from methyl_lightning.readers.probes import STANDARD_CHROMOSOMES, coordinates
-from methyl_lightning.readers.text import read_lines, read_text, refuse_cells
+from methyl_lightning.readers.text import read_lines, read_table, refuse_cells
 
 log = logging.getLogger(__name__)
 
 # ENSG00000223972.5, the …_2 of a lifted annotation, the …_PAR_Y of the copy on chrY
 ENSEMBL_VERSION = re.compile(r"^(ENS[A-Z]{0,4}G\d{11})\.\d+(?:_\d+)?(_PAR_Y)?$")
-ASSEMBLY = re.compile(r"GRCh37|hg19|GRCh38|hg38|NCBI36|hg18")
-ASSEMBLY_NAMES = {"GRCh37": "hg19", "GRCh38": "hg38", "NCBI36": "hg18"}
 TABLE, XENA, GTF, GFF3 = "table", "Xena gene probe map", "GTF", "GFF3"
 TABLE_COLUMNS = ["symbol", "chr", "start", "end", "strand"]
 XENA_COLUMNS = ["id", "gene", "chrom", "chromStart", "chromEnd", "strand"]
@@ -61,14 +60,14 @@ def recognise(path: Path) -> GeneFile:
     """
     comments, first = [], ""
     for line in read_lines(path):
-        text = line.decode("utf-8-sig", errors="replace").rstrip("\r\n")
+        text = line.decode(errors="replace").rstrip("\r\n")
         if text.startswith("#") and "\t" not in text:
             comments.append(text)
         elif text:
             first = text
             break
-    named = ASSEMBLY.search(" ".join(comments))
-    assembly = ASSEMBLY_NAMES.get(named[0], named[0]) if named else ""
+    named = NAMED.search(" ".join(comments))
+    assembly = assembly_name(named[0]) if named else ""
     cells = [cell.strip('"') for cell in first.removeprefix("#").split("\t")]
     if len(cells) == 9 and cells[3].isdigit() and cells[4].isdigit():
         return GeneFile(GFF3 if re.match(r"\s*\w+=", cells[8]) else GTF, assembly)
@@ -90,10 +89,10 @@ def read_genes(path: Path) -> pd.DataFrame:
     if kind in (GTF, GFF3):
         table = _read_features(path, kind)
     elif kind == XENA:
-        table = read_text(path, XENA_COLUMNS).reset_index()
+        table = read_table(path, XENA_COLUMNS)
         table = table.rename(columns={"gene": "symbol", "chromStart": "start", "chromEnd": "end"})
     else:
-        table = read_text(path, TABLE_COLUMNS).reset_index()
+        table = read_table(path, TABLE_COLUMNS)
         table = table.rename(columns={"chr": "chrom"}).assign(id=table.get("ensembl", ""))
     named = table.set_index("symbol")
     strand = named[["strand"]]
@@ -187,8 +186,8 @@ def locate_genes(path: Path, names: list[str], assembly: str = "") -> pd.DataFra
         If a line is damaged, the file names another assembly, or holds none of the genes.
     """
     kind, named = recognise(path)
-    assembly = ASSEMBLY_NAMES.get(assembly, assembly)
-    if named and assembly in ASSEMBLY_NAMES.values() and named != assembly:
+    assembly = assembly_name(assembly)
+    if named and NAMED.fullmatch(assembly) and named != assembly:
         raise InputError(f"{path}: is of {named}, the cohort of {assembly}; give the genes of {assembly}")
     table = read_genes(path)
     table = table.assign(standard=table["chrom"].isin(STANDARD_CHROMOSOMES), span=table["end"] - table["start"])
@@ -208,9 +207,12 @@ def locate_genes(path: Path, names: list[str], assembly: str = "") -> pd.DataFra
 
 
 ENSEMBL = re.compile(r"^(ENS[A-Z]*G\d{11})(\.\d+)?", re.IGNORECASE)
+# GRCh38_TP53, mm10___Trp53, hg19_ENSG…
+GENOME_PREFIX = re.compile(rf"^(?P<genome>(?:{'|'.join(SPECIES)})\d+)(?:[-.][\w.-]*?)?_+(?=\w)")
 
 
 def gene_key(name: str) -> str:
-    """Write a name as it is compared: upper case, an Ensembl id without its version."""
-    ensembl = ENSEMBL.match(name.strip())
-    return (ensembl[1] if ensembl else name.strip()).upper()
+    """Write a name as it is compared: upper case, without the genome before it and the version of an Ensembl id."""
+    name = GENOME_PREFIX.sub("", name.strip())
+    ensembl = ENSEMBL.match(name)
+    return (ensembl[1] if ensembl else name).upper()

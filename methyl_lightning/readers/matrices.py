@@ -4,8 +4,6 @@ A fault is refused with the file and the row and column, and the line where the 
 Legend: R rows of a chunk and K columns, of a table as it stands in its file; C CpGs, S samples.
 """
 
-import gzip
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,10 +16,19 @@ from pyarrow import csv
 
 from methyl_lightning.files import InputError
 from methyl_lightning.readers.progress import shown
-from methyl_lightning.readers.text import MISSING, read_lines, refuse_cells, refuse_repeats, split_cells
+from methyl_lightning.readers.text import (
+    MISSING,
+    Layout,
+    open_text,
+    read_layout,
+    refuse_cells,
+    refuse_repeats,
+    split_cells,
+)
 
 BLOCK_BYTES = 2**23  # of text at once
 BLOCK_LINES = 64  # at least, where lines are long
+ROUNDING = 1e-6  # what lies so little outside 0…1 was meant to be 0 or 1
 
 
 class Chunk(NamedTuple):
@@ -49,21 +56,14 @@ class Matrix(NamedTuple):
     chunks: Callable[[list[str]], Iterator[Chunk]]
 
 
-def text_matrix(
-    path: Path, kind: str, *, separator: str = "\t", dtype: type[np.floating] = np.float32, missing: bool = False
-) -> Matrix:
+def text_matrix(path: Path, kind: str, *, dtype: type[np.floating] = np.float32, missing: bool = False) -> Matrix:
     """Open a text file, perhaps ``.gz``, whose first line and first column are names.
 
     Cells must be finite numbers; ``NA``, ``NaN`` or nothing gives NaN where ``missing`` is allowed. ``kind`` is what
     a row is called in messages.
     """
-    line = next((line for line in read_lines(path) if line.strip(b"\r\n")), b"")
-    header = split_cells(line, separator)
-    if len(header) < 2:
-        raise InputError(f"{path}: empty, or not text with {separator!r} between cells (.gz if zipped); replace it")
-    refuse_repeats(path, "column", header)
-    text = _Text(path, kind, separator, header, max(BLOCK_BYTES, BLOCK_LINES * len(line)), dtype, missing)
-    return Matrix(path, header[1:], text.chunks)
+    layout = read_layout(path)
+    return Matrix(path, layout.header[1:], _Text(path, kind, layout, dtype, missing).chunks)
 
 
 def read_all(matrix: Matrix) -> pd.DataFrame:
@@ -74,26 +74,24 @@ def read_all(matrix: Matrix) -> pd.DataFrame:
 
 
 def checked_beta(matrix: Matrix, columns: list[str]) -> Iterator[Chunk]:
-    """Read beta values; refuse values outside 0…1, the −0.5 shift of old Xena files by name."""
+    """Read beta values; refuse values outside 0…1, the −0.5 shift of old Xena files and M values by name."""
     lowest, highest = 0.0, 0.0
     for names, values_RK in matrix.chunks(columns):
         lowest = np.fmin.reduce(values_RK, axis=None, initial=lowest)
         highest = np.fmax.reduce(values_RK, axis=None, initial=highest)
-        if lowest < 0 or highest > 1:
+        if lowest < -ROUNDING or highest > 1 + ROUNDING:
             if lowest >= -0.5 and highest <= 0.5:
-                found = f"values from {lowest:g} to {highest:g} are beta − 0.5, as in old Xena files"
-                raise InputError(f"{matrix.path}: {found}; add 0.5")
-            table = pd.DataFrame(values_RK, names, columns)
-            refuse_cells(matrix.path, table, (values_RK < 0) | (values_RK > 1), "beta lies within 0…1, convert it")
-        yield Chunk(names, values_RK)
+                range_ = f"values from {lowest:g} to {highest:g} are beta − 0.5, as in old Xena files"
+                raise InputError(f"{matrix.path}: {range_}; add 0.5")
+            table, outside_RK = pd.DataFrame(values_RK, names, columns), (values_RK < 0) | (values_RK > 1)
+            refuse_cells(matrix.path, table, outside_RK, "beta lies within 0…1, convert it")
+        yield Chunk(names, np.clip(values_RK, 0, 1))
 
 
 class _Text(NamedTuple):
     path: Path
     kind: str
-    separator: str
-    header: list[str]
-    block_bytes: int
+    layout: Layout
     dtype: type[np.floating]
     missing: bool
 
@@ -101,48 +99,45 @@ class _Text(NamedTuple):
         seen: list[str] = []
         with shown(self.path) as tell, ThreadPoolExecutor(1) as pool:
             blocks = self._blocks()
-            line = 2
+            line = self.layout.line + 1
             upcoming = pool.submit(next, blocks, None)
-            while (found := upcoming.result()) is not None:
+            while (read := upcoming.result()) is not None:
                 upcoming = pool.submit(next, blocks, None)  # unzips while this one is parsed
-                block, share = found
+                block, share = read
                 names, values_RK = self._parse(block, columns, line)
                 seen += names
                 tell(len(names), share)
                 line += block.count(b"\n")
                 if names:
                     yield Chunk(names, values_RK)
-        if not seen:
-            raise InputError(f"{self.path}: has a header and no row; replace it")
         refuse_repeats(self.path, self.kind, seen)
 
     def _blocks(self) -> Iterator[tuple[bytes, float]]:
         """Read blocks of whole lines below the header, and the share of the file that has been read."""
-        try:
-            size = self.path.stat().st_size
-            with self.path.open("rb") as raw, gzip.GzipFile(fileobj=raw) if self.path.suffix == ".gz" else raw as file:
-                while not file.readline().strip(b"\r\n"):
-                    pass  # up to the header, which is there
-                rest = b""
-                while data := file.read(self.block_bytes):
-                    head, newline, tail = data.rpartition(b"\n")
-                    if newline:
-                        yield rest + head + newline, raw.tell() / size
-                    rest = tail if newline else rest + data
-                if rest:
-                    yield rest, 1.0
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{self.path}: cannot be read ({error}); check the name or get the file again") from error
+        with open_text(self.path) as text:
+            header = [text.file.readline() for _ in range(self.layout.line)][-1]
+            size, rest = max(BLOCK_BYTES, BLOCK_LINES * len(header)), b""
+            while data := text.file.read(size):
+                head, newline, tail = data.rpartition(b"\n")
+                if newline:
+                    yield rest + head + newline, text.share
+                rest = tail if newline else rest + data
+            if rest:
+                yield rest, 1.0
 
     def _parse(self, block: bytes, columns: list[str], first_line: int) -> Chunk:
-        place = {name: str(k) for k, name in enumerate(self.header)}  # names of columns for pyarrow, as they may be odd
+        # numbers name the columns for pyarrow, as their own names may be odd
+        place = {name: str(k) for k, name in enumerate(self.layout.header)}
         wanted = [place[name] for name in columns]
         number = pa.from_numpy_dtype(self.dtype)
         try:
             table = csv.read_csv(
                 pa.BufferReader(block),
-                csv.ReadOptions(column_names=list(place.values()), block_size=max(2**20, self.block_bytes // 16)),
-                csv.ParseOptions(delimiter=self.separator),
+                csv.ReadOptions(
+                    column_names=[str(k) for k in range(self.layout.n_cells)],
+                    block_size=max(2**20, BLOCK_BYTES // 16, len(block) // 16),
+                ),
+                csv.ParseOptions(delimiter=self.layout.separator),
                 csv.ConvertOptions(
                     column_types={"0": pa.binary(), **dict.fromkeys(wanted, number)},
                     include_columns=["0", *wanted],
@@ -156,8 +151,8 @@ class _Text(NamedTuple):
             raise InputError(f"{self.path}: cannot be read ({error}); mend or replace it") from error
         names = [name.decode(errors="replace") for name in table.column("0").to_pylist()]
         values_KR = np.empty((len(wanted), len(names)), self.dtype)
-        for k, one in enumerate(wanted):
-            values_KR[k] = table.column(one).to_numpy()
+        for k, column in enumerate(wanted):
+            values_KR[k] = table.column(column).to_numpy()
         values_RK = values_KR.T
         refused_RK = np.isinf(values_RK) if self.missing else ~np.isfinite(values_RK)
         if refused_RK.any():
@@ -170,13 +165,13 @@ class _Text(NamedTuple):
     def _diagnose(self, block: bytes, columns: set[str], first_line: int) -> None:
         """Refuse the first line of a block that has too few or many cells, or text in one that is wanted."""
         for number, line in enumerate(block.split(b"\n"), first_line):
-            cells = split_cells(line, self.separator)
+            cells = split_cells(line, self.layout.separator)
             if not line.strip(b"\r"):
                 continue
             where = f"{self.path}: line {number}: row {cells[0]!r}"
-            if len(cells) != len(self.header):
-                raise InputError(f"{where} has {len(cells)} cells, the header {len(self.header)}; mend the row")
-            for name, cell in zip(self.header[1:], cells[1:], strict=True):
+            if len(cells) != self.layout.n_cells:
+                raise InputError(f"{where} has {len(cells)} cells, the header {self.layout.n_cells}; mend the row")
+            for name, cell in zip(self.layout.header[1:], cells[1:], strict=False):
                 if name in columns and cell not in MISSING and not _is_number(cell):
                     raise InputError(f"{where}, column {name!r} is {cell!r}; {self._remedy()}")
 

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from methyl_lightning.data.store import UNKNOWN_POSITION
 from methyl_lightning.files import InputError
-from methyl_lightning.readers.text import MISSING, header_and_rows, refuse_cells, refuse_repeats, split_cells
+from methyl_lightning.readers.text import MISSING, read_table, refuse_cells, refuse_repeats
 
 AUTOSOMES = [f"chr{number}" for number in range(1, 23)]
 STANDARD_CHROMOSOMES = [*AUTOSOMES, "chrX", "chrY", "chrM"]
@@ -47,42 +45,27 @@ def read_columns(path: Path, needed: list[str], optional: list[str]) -> pd.DataF
     Parameters
     ----------
     path
-        TSV (plain or ``.gz``) or ``.parquet``.
+        See :func:`methyl_lightning.readers.text.read_table`.
     needed, optional
         Keys of ``PROBE_COLUMNS``; an optional one that isn't there is filled with "".
 
     Raises
     ------
     InputError
-        If a needed column is not there, or two may be meant.
+        If a needed column is not there, or two that differ may be meant.
     """
-    frame = _read_parquet(path) if path.suffix == ".parquet" else _read_tsv(path)
-    names = [str(name) for name in frame]
+    table = read_table(path)
     chosen = {}
     for key in (*needed, *optional):
-        found = [name for name in names if re.fullmatch(PROBE_COLUMNS[key], name, flags=re.IGNORECASE)]
-        if len(found) > 1:
-            raise InputError(f"{path}: columns {found[0]!r} and {found[1]!r} may both be {key!r}; keep one")
-        if not found and key in needed:
-            raise InputError(f"{path}: no column {key!r} among {', '.join(names)}; add or rename it")
-        chosen[key] = frame[found[0]] if found else ""
-    return pd.DataFrame(chosen, index=frame.index).set_index(needed[0])
-
-
-def _read_tsv(path: Path) -> pd.DataFrame:
-    header, rows = header_and_rows(path, "\t")
-    names = [name.removeprefix("#") for name in header]
-    return pd.DataFrame([split_cells(row, "\t") for row in rows], columns=names, dtype=str)
-
-
-def _read_parquet(path: Path) -> pd.DataFrame:
-    try:
-        table = pq.read_table(path)
-        text = {name: table[name].cast(pa.string()).fill_null("").to_numpy() for name in table.column_names}
-    except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: cannot be read as parquet ({reason}); get the file again") from error
-    return pd.DataFrame(text, dtype=str)
+        names = [name for name in map(str, table) if re.fullmatch(PROBE_COLUMNS[key], name, flags=re.IGNORECASE)]
+        names = names or [name for name in map(str, table) if key == "id" and not name]  # the row names of R
+        for other in names[1:]:
+            if not (table[other] == table[names[0]]).all():
+                raise InputError(f"{path}: columns {names[0]!r} and {other!r} may both be {key!r}; keep one")
+        if not names and key in needed:
+            raise InputError(f"{path}: no column {key!r} among {', '.join(map(str, table))}; add or rename it")
+        chosen[key] = table[names[0]] if names else ""
+    return pd.DataFrame(chosen, index=table.index).set_index(needed[0])
 
 
 def coordinates(path: Path, table: pd.DataFrame, chrom: str, columns: list[str]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""What a person sees while training: steps, rate, time left, and the two validation metrics."""
+"""One bar for all long work: drawn on a terminal, elsewhere a line every ten seconds, and one in the log at the end."""
 
 import logging
 import time
@@ -7,95 +7,51 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-
-
-class RowProgress:
-    """Rows done, rate and time left: a bar on a terminal, elsewhere a line every ten seconds.
-
-    Parameters
-    ----------
-    description, total, unit
-        What is done, to how many, and what they are called.
-    """
-
-    EVERY_SECONDS = 10.0
-
-    def __init__(self, description: str, total: int, unit: str):
-        self._description, self._total, self._unit = description, total, unit
-        self._console = Console(stderr=True)
-        self._bar: Progress | None = None
-        self._done, self._start, self._said = 0, 0.0, 0.0
-
-    def __enter__(self) -> "RowProgress":
-        self._start = self._said = time.perf_counter()
-        if self._console.is_terminal:
-            left = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
-            )
-            self._bar = Progress(*columns, *left, console=self._console)
-            self._bar.add_task(self._description, total=self._total, rate="")
-            self._bar.start()
-        return self
-
-    def advance(self, rows: int) -> None:
-        """Say that so many more rows are done."""
-        self._done += rows
-        now = time.perf_counter()
-        rate = self._done / (now - self._start)
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=self._done, rate=f"{rate:,.0f} {self._unit}/s")
-        elif now - self._said >= self.EVERY_SECONDS:
-            self._said = now
-            left = f"{(self._total - self._done) / rate:,.0f} s left"
-            done = f"{self._done:,}/{self._total:,} {self._unit}"
-            self._console.print(f"{self._description}: {done}, {rate:,.0f} {self._unit}/s, {left}", soft_wrap=True)
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 log = logging.getLogger(__name__)
+EVERY_S = 10  # between two lines where there is no terminal
 QUIET_S = 5  # what takes less is not logged
 
 
 @contextmanager
-def shown(what: str | Path) -> Iterator[Callable[[int, float], None]]:
-    """Show a bar on a terminal, and one line at the end of what took long; the block tells rows and share so far."""
-    started, n_rows = time.perf_counter(), 0
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(20),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[rows]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(Path(what).name, total=1.0, rows="")
+def shown(what: str | Path, total: float | None = None, unit: str = "rows") -> Iterator[Callable[..., None]]:
+    """Show how far some work is.
 
-        def tell(more_rows: int, share: float) -> None:
-            nonlocal n_rows
-            n_rows += more_rows
-            rate = n_rows / (time.perf_counter() - started)
-            bar.update(task, completed=share, rows=f"{n_rows:,} rows, {rate:,.0f} rows/s")
+    Parameters
+    ----------
+    what
+        The work, or the file that is read.
+    total, unit
+        How much there is to do, where that is known, and in what.
+
+    Yields
+    ------
+    Callable
+        To be told how much more is done, and the share that is done by then where ``total`` is not known.
+    """
+    name, console = Path(what).name, Console(stderr=True)
+    started = said = time.perf_counter()
+    done = 0.0
+    amount = TextColumn("{task.fields[amount]}")
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(20), TaskProgressColumn(), amount, *times)
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(name, total=None, amount="")
+
+        def tell(more: float, share: float | None = None) -> None:
+            nonlocal done, said
+            done += more
+            now = time.perf_counter()
+            share = done / total if share is None and total else share
+            text = f"{done:,.0f} {unit}, {done / (now - started):,.0f} {unit}/s"
+            bar.update(task, completed=share or 0.0, total=None if share is None else 1.0, amount=text)
+            if not console.is_terminal and now - said >= EVERY_S:
+                said = now
+                left = f", {(now - started) * (1 - share) / share:,.0f} s left" if share else ""
+                console.print(f"{name}: {text}{left}", soft_wrap=True)
 
         yield tell
     seconds = time.perf_counter() - started
     if seconds > QUIET_S:
-        log.info(f"{what}: {n_rows:,} rows in {seconds:,.1f} s, {n_rows / seconds:,.0f} rows/s")
+        log.info(f"{what}: {done:,.0f} {unit} in {seconds:,.1f} s, {done / seconds:,.0f} {unit}/s")

@@ -23,9 +23,10 @@ from methyl_lightning.model.record import QUANTILES
 from methyl_lightning.predict import predict
 from methyl_lightning.predict.aggregation import average_matrix
 from methyl_lightning.predict.genes import index_genes, match_genes, read_aliases
-from methyl_lightning.predict.scale import TrainingScale, recognise_units, to_linear, to_training_scale
+from methyl_lightning.predict.scale import TrainingScale, to_training_scale
 from methyl_lightning.readers.expression import open_expression
 from methyl_lightning.readers.genes import gene_key
+from methyl_lightning.readers.units import recognise_units, to_linear
 
 GENES = pd.DataFrame({"id": ["TP53", "ENSG00000141736", "C1orf112"], "symbol": ["TP53", "ERBB2", "C1orf112"]})
 
@@ -336,14 +337,15 @@ def test_positions_that_cannot_be_right_are_named(place: Path, store: Store) -> 
 
 
 def test_genome_of_another_assembly_is_told_by_its_length(monkeypatch: Any, tmp_path: Path) -> None:
-    from methyl_lightning.predict import cpgs as cpg_input
+    from methyl_lightning.readers import assemblies
     from methyl_lightning.readers.fasta import open_fasta
 
-    monkeypatch.setattr(cpg_input, "ASSEMBLIES", {"hg19": {"chr1": 400}, "hg38": {"chr1": 300}})
+    monkeypatch.setattr(assemblies, "LENGTHS", {"hg19": {"chr1": 400}, "hg38": {"chr1": 300}})
+    of = "the checkpoint was trained on"
     with open_fasta(written(tmp_path / "genome.fa", f">1\n{'ACG' * 100}")) as fasta:
-        cpg_input.refuse_assembly(fasta, "hg38")
+        assemblies.refuse_assembly(fasta.path, fasta.lengths(), "hg38", of)
         with pytest.raises(InputError, match="is hg38 by the length of chr1, the checkpoint was trained on hg19"):
-            cpg_input.refuse_assembly(fasta, "hg19")
+            assemblies.refuse_assembly(fasta.path, fasta.lengths(), "hg19", of)
 
 
 def test_checkpoints_that_cannot_be_read_are_named(place: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from methyl_lightning.data.distances import gene_distances
 from methyl_lightning.files import InputError
-from methyl_lightning.prepare.selection import FilterCount, Selection, by_annotation, by_values, count_table, in_bed
+from methyl_lightning.prepare.selection import FilterCount, Selection, by_annotation, by_values, count_table
+from methyl_lightning.readers.cpgs import in_bed
 
 CPGS = pd.DataFrame(
     {

@@ -332,7 +332,7 @@ def test_no_room_to_unpack(tmp_path, monkeypatch):
 
     path = tmp_path / "genome.fa.gz"
     path.write_bytes(gzip.compress(b">chr1\nACGT\n"))
-    monkeypatch.setattr("methyl_lightning.readers.fasta.shutil.copyfileobj", full)
+    monkeypatch.setattr("methyl_lightning.readers.fasta.gzip.GzipFile.read", full)
     words = r"genome.fa.gz: no room to unpack it in .*; name a larger folder in TMPDIR"
     with pytest.raises(InputError, match=words), open_fasta(path):
         pass

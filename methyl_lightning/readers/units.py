@@ -1,0 +1,206 @@
+"""Units of expression: recognised from values, and brought to a linear scale.
+
+``counts``; ``cpm``, any linear scale of normalised counts; ``log1p``, ln(x + 1); ``log2``, log2(x + 1); and logarithms
+of x plus something else, ``log2(x+0.001)`` as in the tables of Toil, or ``ln(x+0.001)``.
+
+Legend: S samples, I genes of the input.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from methyl_lightning.files import InputError
+from methyl_lightning.readers.annotated import Expression
+
+UNITS = ("counts", "cpm", "log1p", "log2")
+OTHER_LOG = re.compile(r"(?P<base>log2|ln)\((?P<name>\w+)\s*\+\s*(?P<offset>[\d.]+(?:e-?\d+)?)\)")
+BASES = {"log2": 2.0, "ln": np.e}
+OFFSETS = tuple(10.0**-k for k in range(1, 10))  # that people add to x
+LARGEST_LOG = {"log1p": 16.0, "log2": 32.0}  # no library has more than e^16 or 2^32 molecules of a gene
+TOLERANCE = 0.05  # how far from a whole number of molecules a value may be
+NEAR_SHARE = 0.9
+LEAST_VALUES = 20
+LARGEST_MULTIPLE = {"one": 500.0, "smallest": 10.5}  # of molecules; rounding hides whole numbers above
+ROWS = 1024  # samples read at once where all are gone through
+LOOKED_AT = 256  # samples by which units are recognised
+
+
+class RecognisedUnits(NamedTuple):
+    """Units and the reason for taking the values as such."""
+
+    units: str
+    reason: str
+
+
+def row_slices(n: int, size: int = ROWS) -> Iterator[slice]:
+    """Cut ``n`` rows into consecutive slices of at most ``size``."""
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def read_offset(units: str) -> tuple[float, float] | None:
+    """Read base and offset of units such as ``log2(x+0.001)``; None for all others, and where 1 is added."""
+    named = OTHER_LOG.fullmatch(units)
+    offset = float(named["offset"]) if named else 1.0
+    return (BASES[named["base"]], offset) if named and offset != 1 and offset > 0 else None
+
+
+def lowest_value(units: str) -> float:
+    """Tell which value stands for nothing in such units."""
+    other = read_offset(units)
+    return 0.0 if other is None else float(np.log(other[1]) / np.log(other[0]))
+
+
+def to_linear(values: Any, units: str) -> Any:
+    """Undo the logarithm of a matrix, dense or sparse; float64."""
+    other = read_offset(units)
+    if other is not None:
+        values = values.toarray() if sparse.issparse(values) else values
+        return np.maximum(other[0] ** values.astype(np.float64) - other[1], 0)
+    values = values.astype(np.float64)
+    if units not in LARGEST_LOG:
+        return values
+    if sparse.issparse(values):  # 0 stays 0
+        values.data = to_linear(values.data, units)
+        return values
+    return np.expm1(values) if units == "log1p" else np.exp2(values) - 1
+
+
+def some_rows(expression: Expression) -> list[np.ndarray]:
+    """Take the values but 0 of up to 256 samples, spread over all, for recognising units."""
+    n_samples = len(expression.obs)
+    index_S = np.unique(np.linspace(0, n_samples - 1, LOOKED_AT).astype(np.int64))
+    block = expression.rows(index_S)
+    _refuse_words(expression, block.dtype)
+    rows = np.split(block.data, block.indptr[1:-1]) if isinstance(block, sparse.csr_matrix) else list(block)
+    return [row[(row != 0) & np.isfinite(row)] for row in rows]
+
+
+def _refuse_words(expression: Expression, dtype: np.dtype) -> None:
+    if not np.issubdtype(dtype, np.number):
+        raise InputError(f"{expression.source}: its values are {dtype}, not numbers; choose another layer")
+
+
+def recognise(expression: Expression, fallback: str | None = None) -> RecognisedUnits:
+    """Recognise the units of an expression from its values, with the help of what scanpy noted.
+
+    Raises
+    ------
+    InputError
+        If all values are 0, or some are below 0 and no logarithm of x plus something that is known.
+    """
+    rows = some_rows(expression)
+    if not any(map(len, rows)):
+        raise InputError(f"{expression.source}: all values are 0; choose another layer")
+    lowest = min(float(row.min()) for row in rows if len(row))
+    if lowest < 0:
+        return _of_offset(expression, np.concatenate(rows), lowest)
+    uns = {} if expression.log1p is None else {"log1p": expression.log1p}
+    return recognise_units([row for row in rows if len(row)], uns, fallback or expression.fallback_units)
+
+
+def _of_offset(expression: Expression, values_N: np.ndarray, lowest: float) -> RecognisedUnits:
+    """Recognise a logarithm of x plus an offset by its lowest value, which all zeros share."""
+    n_lowest = int((values_N < lowest + 1e-3).sum())
+    for name, base in BASES.items():
+        for offset in OFFSETS:
+            if abs(lowest - np.log(offset) / np.log(base)) < 2e-3 and n_lowest > 1:
+                reason = f"the lowest value, {lowest:.4f}, stands {n_lowest:,} times"
+                return RecognisedUnits(f"{name}(x+{offset:g})", reason)
+    check_values(expression, "counts")
+    raise AssertionError("a value below 0 was passed")
+
+
+def recognise_units(row_values: list[np.ndarray], uns: Mapping[str, Any], fallback: str) -> RecognisedUnits:
+    """Recognise units from the positive values of some samples: values decide, a note serves where they do not tell.
+
+    Parameters
+    ----------
+    row_values
+        For each sample its values above 0.
+    uns
+        Of the AnnData whose X this is; scanpy notes the base of its logarithm in ``uns["log1p"]``.
+    fallback
+        What values without any sign of their own are taken for.
+    """
+    values_N = np.concatenate(row_values) if row_values else np.zeros(0)
+    if (values_N == np.rint(values_N)).all():
+        return RecognisedUnits("counts", "all values are whole numbers")
+    largest = float(values_N.max())
+    if largest > LARGEST_LOG["log2"]:
+        return RecognisedUnits("cpm", f"values up to {largest:,.0f}, not whole numbers: normalised, not logarithms")
+    if _of_counts(row_values, "cpm", ("smallest",)):
+        return RecognisedUnits("cpm", "the values are multiples of each sample's smallest: normalised, not logarithms")
+    noted = _noted(uns)
+    if noted and largest <= LARGEST_LOG[noted]:
+        return RecognisedUnits(noted, "uns['log1p'] says so")
+    for units in ("log1p", "log2"):
+        if largest <= LARGEST_LOG[units] and _of_counts(row_values, units):
+            return RecognisedUnits(units, "undone, the values are counts, or multiples of each sample's smallest")
+    if largest > LARGEST_LOG["log1p"]:
+        return RecognisedUnits("log2", f"values up to {largest:.1f}, too large for natural logarithms")
+    return RecognisedUnits(fallback, "assumed: the values do not tell; set units= if they are something else")
+
+
+def _noted(uns: Mapping[str, Any]) -> str | None:
+    """Read the units that scanpy noted; None where it noted none, or a base that is not known."""
+    if "log1p" not in uns:
+        return None
+    base = (uns["log1p"] or {}).get("base")
+    if base is None or np.isclose(float(base), np.e):
+        return "log1p"
+    return "log2" if np.isclose(float(base), 2) else None
+
+
+def _of_counts(row_values: list[np.ndarray], units: str, of: tuple[str, ...] = ("one", "smallest")) -> bool:
+    """Tell whether values, undone, are counts, or as normalised counts whole multiples of each sample's smallest."""
+    for unit in of:
+        near = tried = 0
+        for values_N in row_values:
+            linear_N = to_linear(values_N, units)
+            multiple_N = linear_N if unit == "one" else linear_N / linear_N.min()
+            # the smallest is a whole multiple of itself in any case
+            looked_at_N = multiple_N < LARGEST_MULTIPLE[unit]
+            multiple_N = multiple_N[looked_at_N & (multiple_N > (0 if unit == "one" else 1.2))]
+            tried += len(multiple_N)
+            near += int((np.abs(multiple_N - np.rint(multiple_N)) < TOLERANCE).sum())
+        if tried >= LEAST_VALUES and near >= NEAR_SHARE * tried:
+            return True
+    return False
+
+
+def check_values(expression: Expression, units: str) -> None:
+    """Go through all values once and refuse what no expression in such units has.
+
+    Raises
+    ------
+    InputError
+        If a value is not finite, below what stands for nothing, or larger than any logarithm.
+    """
+    lowest, largest = lowest_value(units), LARGEST_LOG.get(units, np.inf)
+    for rows in row_slices(len(expression.obs)):
+        block = expression.rows(rows)
+        values = block.data if isinstance(block, sparse.csr_matrix) else block
+        _refuse_words(expression, values.dtype)
+        below = f"is below {lowest:g}: scaled or centred values, or a logarithm of x plus something unknown"
+        for wrong, what, remedy in (
+            (~np.isfinite(values), "is not a finite number", "fill it or remove the gene"),
+            (values < lowest - 2e-3 * (lowest < 0), below, "give counts or logarithms of them (raw=true or layer=)"),
+            (values > largest, f"is no {units}, of which none is above {largest:g}", "leave units= out or correct it"),
+        ):
+            if wrong.any():
+                s, i, value = _first(block, wrong)
+                cell = f"{expression.obs.index[rows.start + s]!r}, gene {expression.var.index[i]!r}"
+                raise InputError(f"{expression.source}: the value of {cell} is {value:g}, it {what}; {remedy}")
+
+
+def _first(block: Any, wrong: np.ndarray) -> tuple[int, int, float]:
+    """Find the first wrong value: row, column, value."""
+    if isinstance(block, sparse.csr_matrix):
+        n = int(np.argmax(wrong))
+        return int(np.searchsorted(block.indptr, n, side="right")) - 1, int(block.indices[n]), float(block.data[n])
+    s, i = np.argwhere(wrong)[0]
+    return int(s), int(i), float(block[s, i])
