@@ -21,7 +21,7 @@ test: install
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses 2 --dist worksteal
 
 benchmark: install
 	$(RUN) -m experiments.benchmarks
