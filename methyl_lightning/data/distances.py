@@ -89,8 +89,8 @@ def nearest_gene(distances: Distances) -> tuple[np.ndarray, np.ndarray]:
     """
     cpg_N = np.repeat(np.arange(len(distances.indptr_C) - 1), np.diff(distances.indptr_C))
     order_N = np.lexsort((np.abs(distances.bp_N), cpg_N))
-    found_C, first_C = np.unique(cpg_N[order_N], return_index=True)
+    near_C, first_C = np.unique(cpg_N[order_N], return_index=True)
     gene_C = np.full(len(distances.indptr_C) - 1, -1, dtype=np.int64)
     bp_C = np.zeros(len(gene_C), dtype=np.int64)
-    gene_C[found_C], bp_C[found_C] = distances.gene_N[order_N][first_C], distances.bp_N[order_N][first_C]
+    gene_C[near_C], bp_C[near_C] = distances.gene_N[order_N][first_C], distances.bp_N[order_N][first_C]
     return gene_C, bp_C

@@ -210,14 +210,14 @@ def load_split(path: Path, store: Store) -> Split:
         how = dict(ids.get("how", {}))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a saved split; training writes one as split.json into its run folder") from error
-    found: dict[str, dict[str, np.ndarray]] = {}
+    rows_of: dict[str, dict[str, np.ndarray]] = {}
     for axis, table in (("cpg", store.cpgs), ("sample", store.samples)):
         index = pd.Index(table["id"])
-        found[axis] = {}
+        rows_of[axis] = {}
         for part in PARTS:
             rows = index.get_indexer(wanted[axis][part])
             if (rows < 0).any():
                 unknown = wanted[axis][part][int(np.argmin(rows))]
                 raise InputError(f"{path}: {axis} {unknown!r} is not in {store.path}; name the training's store")
-            found[axis][part] = np.sort(rows)
-    return Split(found["cpg"], found["sample"], how)
+            rows_of[axis][part] = np.sort(rows)
+    return Split(rows_of["cpg"], rows_of["sample"], how)

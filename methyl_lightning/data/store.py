@@ -97,7 +97,7 @@ class Rows(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Rows and columns."""
+        """Return the numbers of rows and columns."""
 
     def __getitem__(self, rows: slice, /) -> np.ndarray:
         """Read consecutive rows."""
@@ -141,7 +141,7 @@ def _steps(path: Path, cpgs: pd.DataFrame, samples: pd.DataFrame, beta_CS: Rows)
 
 
 def cpg_keys(ids: Iterable[str]) -> np.ndarray:
-    """One int64 a CpG, the 8-byte BLAKE2 hash of its id."""
+    """Return one int64 a CpG, the 8-byte BLAKE2 hash of its id."""
     digests = b"".join(hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids)
     return np.frombuffer(digests, dtype="<i8").astype(np.int64)
 
@@ -268,7 +268,7 @@ class Store:
 
     @cached_property
     def attributes(self) -> dict[str, Any]:
-        """Root attributes, the provenance parsed, and the units of the expression."""
+        """Read the root attributes, the provenance parsed, and the units of the expression."""
         with h5py.File(self.path, "r") as file:
             attributes = {
                 key: value.item() if isinstance(value, np.generic) else value for key, value in file.attrs.items()
@@ -289,27 +289,27 @@ class Store:
 
     @cached_property
     def cpgs(self) -> pd.DataFrame:
-        """One row a CpG: id, chrom, position (0-based, of the C; −1 unknown), island (relation to one, "" unknown)."""
+        """Read each CpG's id, chrom, position (0-based, of the C; −1 unknown), island (relation to it, "" unknown)."""
         return self._table("cpgs", CPG_COLUMNS)
 
     @cached_property
     def cpg_key_C(self) -> np.ndarray:
-        """One int64 a CpG, the 8-byte BLAKE2 hash of its id: a CpG has the same key in every store."""
+        """Return one int64 a CpG, the 8-byte BLAKE2 hash of its id: a CpG has the same key in every store."""
         return cpg_keys(self.cpgs["id"])
 
     @cached_property
     def genes(self) -> pd.DataFrame:
-        """One row a gene: symbol, id, chrom, start, end, strand."""
+        """Read symbol, id, chrom, start, end and strand of each gene."""
         return self._table("genes", GENE_COLUMNS)
 
     @cached_property
     def samples(self) -> pd.DataFrame:
-        """One row a sample: id, patient, cohort, tissue_type."""
+        """Read id, patient, cohort and tissue_type of each sample."""
         return self._table("samples", SAMPLE_COLUMNS)
 
     @cached_property
     def distances(self) -> Distances:
-        """Distances of all CpGs, in memory (a few genes each)."""
+        """Read the distances of all CpGs into memory (a few genes each)."""
         with h5py.File(self.path, "r") as file:
             group = file["distances"]
             return Distances(group["indptr"][:], group["gene"][:], group["bp"][:])
@@ -336,17 +336,17 @@ class Store:
 
     @property
     def sequence_CL(self) -> np.ndarray:
-        """Uint8 [C, L], memory-mapped anew."""
+        """Map uint8 [C, L] anew."""
         return self._map("cpgs/sequence")
 
     @property
     def expression_SG(self) -> np.ndarray:
-        """Float32 [S, G], memory-mapped anew."""
+        """Map float32 [S, G] anew."""
         return self._map("expression")
 
     @property
     def beta_steps_CS(self) -> np.ndarray:
-        """Uint16 [C, S] in steps of 1e-4, 65535 missing, memory-mapped anew."""
+        """Map uint16 [C, S] in steps of 1e-4, 65535 missing, anew."""
         return self._map("beta")
 
     def beta(self, cpg_C: np.ndarray, sample_S: np.ndarray) -> np.ndarray:
@@ -358,7 +358,7 @@ class Store:
         return decode_beta(self.beta_steps_CS[cpg_N, sample_N])
 
     def beta_moments(self, cpg_C: np.ndarray, sample_S: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Count, mean and sum of squared deviations of the measured cells of each CpG over samples: [C] each.
+        """Compute count, mean and sum of squared deviations of the measured cells of each CpG over samples: [C] each.
 
         Exact but for the last division, as the sums are of whole steps; the mean of no cell is NaN.
         """
@@ -376,5 +376,5 @@ class Store:
 
     @property
     def window(self) -> int:
-        """Bases around each CpG."""
+        """Return how many bases around each CpG are stored."""
         return int(self.attributes["window"])
