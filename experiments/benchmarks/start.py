@@ -2,7 +2,7 @@
 
 The peak is that of training and of writing a checkpoint.
 
-Arguments: store, block (auto or a number), and when the process was asked for.
+Arguments: store, block, and when the process was asked for.
 """
 
 import json
@@ -17,7 +17,6 @@ import lightning as L
 from methyl_lightning.data.datamodule import GridDataModule
 from methyl_lightning.model.checkpoint import StreamedCheckpoints
 from methyl_lightning.model.module import MethylationModule
-from methyl_lightning.train.auto_block import AutoBlock
 
 STEPS = 3
 
@@ -33,7 +32,7 @@ class FirstStep(L.Callback):
 
 
 if __name__ == "__main__":
-    datamodule = GridDataModule(sys.argv[1], block="auto" if sys.argv[2] == "auto" else int(sys.argv[2]))
+    datamodule = GridDataModule(sys.argv[1], block=int(sys.argv[2]))
     L.seed_everything(0, verbose=False)
     module = MethylationModule("LevyJurgenson", len(datamodule.store.genes), datamodule.store.window)
     first = FirstStep()
@@ -41,7 +40,7 @@ if __name__ == "__main__":
         accelerator="cpu",
         max_steps=STEPS,
         limit_val_batches=0,
-        callbacks=[AutoBlock(), first],
+        callbacks=[first],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

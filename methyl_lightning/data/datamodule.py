@@ -232,9 +232,7 @@ class GridDataModule(L.LightningDataModule):
         ``grid`` (blocks) or ``pairs`` (random cells, as upstream).
     block
         Largest number of CpGs and of samples in a block, or one number for both. The order of blocks, and so the
-        course of training, follows from it. ``auto``: the trainer's
-        :class:`methyl_lightning.train.auto_block.AutoBlock` chooses by a probe of speed and memory
-        (without it: 64 × 256); checkpoints keep what was chosen.
+        course of training, follows from it.
     batch_pairs
         Cells a batch when ``sampling='pairs'``.
     val_cpgs, val_samples
@@ -261,7 +259,7 @@ class GridDataModule(L.LightningDataModule):
         cpg_split: str = "random",
         most_variable: int | None = None,
         sampling: str = "grid",
-        block: str | int | Sequence[int] = BLOCK,
+        block: int | Sequence[int] = BLOCK,
         batch_pairs: int = 512,
         val_cpgs: int = 512,
         val_samples: int = 128,
@@ -272,11 +270,10 @@ class GridDataModule(L.LightningDataModule):
         seed: int = 0,
     ):
         super().__init__()
-        self.auto_block = block == "auto" and sampling == "grid"
-        block = BLOCK if block == "auto" else (block, block) if isinstance(block, int) else block
+        block = (block, block) if isinstance(block, int) else block
         if isinstance(block, str) or len(block) != 2:
             given = block if isinstance(block, str) else list(block)
-            raise ValueError(f"block={given}: must be one number, or two: CpGs and samples, or auto")
+            raise ValueError(f"block={given}: must be one number, or two: CpGs and samples")
         block = (block[0], block[1])
         if min(*block, batch_pairs) < 2:
             raise ValueError(
@@ -304,15 +301,6 @@ class GridDataModule(L.LightningDataModule):
             np.sort(rng.permutation(rows)[:size])
             for rows, size in ((self.split.cpg["val"], val_cpgs), (self.split.sample["val"], val_samples))
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Tell what a checkpoint must know: a resumed run goes on with the same blocks."""
-        return {"block": list(self.block)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the block that was chosen before, unless one is given."""
-        if self.auto_block:
-            self.block, self.auto_block = tuple(state_dict["block"]), False
 
     def train_expression(self) -> Tensor:
         """Expression [S, G] of the training samples: all that scalers may see."""

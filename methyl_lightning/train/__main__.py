@@ -33,9 +33,6 @@ def train(cfg: DictConfig) -> None:
         save_data(store, folder)
     try:
         fit_and_test(cfg, module, datamodule, folder, cfg.model.network, loggers, cfg.ckpt_path)
-        if cfg.data.block == "auto" and module.global_rank == 0:
-            cfg.data.block = list(datamodule.block)
-            OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
         for name, model in cfg.references.items():
             reference = build_module(model, store, cfg.seed)
             fit_and_test(cfg, reference, datamodule, folder / "references" / name, name, [])

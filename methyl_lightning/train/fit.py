@@ -25,7 +25,6 @@ from methyl_lightning.model.checkpoint import (
 )
 from methyl_lightning.model.memory import return_freed_memory
 from methyl_lightning.model.module import MethylationModule
-from methyl_lightning.train.auto_block import AutoBlock
 from methyl_lightning.train.progress import StepProgress
 
 
@@ -85,7 +84,7 @@ def fit_and_test(
     stopping = EarlyStopping("val/score", patience=cfg.patience, mode="max", check_finite=False)
     trainer = instantiate(
         cfg.trainer,
-        callbacks=[checkpoints, latest, stopping, AutoBlock(), StepProgress(label)],
+        callbacks=[checkpoints, latest, stopping, StepProgress(label)],
         logger=[CSVLogger(folder, "log", str(len(list(folder.glob("log/*"))))), *loggers],
         default_root_dir=str(folder),
         plugins=[StreamedCheckpoints()],
