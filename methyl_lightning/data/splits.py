@@ -20,6 +20,7 @@ from methyl_lightning.files import InputError
 PARTS = ("train", "val", "test")
 CPG_SPLITS = ("random", "chromosome")
 TEST_VIEWS = ("test_cpg-train_sample", "train_cpg-test_sample", "test_cpg-test_sample")
+HEADLINE = "test_cpg-test_sample"  # CpGs and patients unseen
 
 
 class Split(NamedTuple):

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from methyl_lightning.dilution.run import DILUTED, MEAN_EXPRESSION, UNDILUTED
+from methyl_lightning.metrics.names import AXES
 
-AXIS_LABELS = {"mae": "MAE (beta)", "spearman": "Spearman, pooled"}
+SHOWN = ("mae", "spearman")
 DARK, LIGHT = "0.15", "0.75"
 
 
@@ -71,7 +72,7 @@ def repeat_distributions(repeats: pd.DataFrame, retention: str) -> Figure:
     shown = diluted.assign(level=diluted["retention"].map(level_name))
     figure = Figure(figsize=(9.0, 5.6), layout="constrained")
     grid = figure.subplots(2, 2, sharex=True, sharey="col")
-    for column, score in enumerate(AXIS_LABELS):
+    for column, score in enumerate(SHOWN):
         where = {"data": shown, "x": "level", "y": score, "order": names}
         sns.boxplot(ax=grid[0, column], **where, color=LIGHT, linecolor=DARK, linewidth=1, width=0.6, fliersize=0)
         sns.stripplot(ax=grid[0, column], **where, color=DARK, size=2.5, jitter=0.15)
@@ -79,7 +80,7 @@ def repeat_distributions(repeats: pd.DataFrame, retention: str) -> Figure:
             ax=grid[1, column], **where, color=LIGHT, linecolor=DARK, linewidth=1, inner="stick", density_norm="width"
         )
         for row, kind in enumerate(("box", "violin")):
-            grid[row, column].set(xlabel=f"retention ({retention})" if row else "", ylabel=AXIS_LABELS[score])
+            grid[row, column].set(xlabel=f"retention ({retention})" if row else "", ylabel=AXES[score])
             grid[row, column].set_title(f"{kind}, {len(shown) // len(names)} repeats a level", fontsize="small")
             sns.despine(ax=grid[row, column])
     return figure
@@ -141,7 +142,7 @@ def scores_against_retention(
     figure = Figure(figsize=(9.0, 4.0), layout="constrained")
     diluted = summary[summary["test"] == DILUTED]
     panels = figure.subplots(1, 2)
-    for number, (axes, score) in enumerate(zip(panels, AXIS_LABELS, strict=True)):
+    for number, (axes, score) in enumerate(zip(panels, SHOWN, strict=True)):
         error = [diluted[score] - diluted[f"{score}_low"], diluted[f"{score}_high"] - diluted[score]]
         axes.errorbar(
             diluted["retention"],
@@ -168,7 +169,7 @@ def scores_against_retention(
                 markerfacecolor="none",
                 label="published (other cohort; batches of 50)",
             )
-        axes.set(xscale="log", xlabel=f"retention ({retention})", ylabel=AXIS_LABELS[score])
+        axes.set(xscale="log", xlabel=f"retention ({retention})", ylabel=AXES[score])
         sns.despine(ax=axes)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure

@@ -16,14 +16,13 @@ from scipy.stats import t as student_t
 
 from methyl_lightning.data.datamodule import BLOCK, chunks, read_expression
 from methyl_lightning.data.expression import check_dilution, dilute
-from methyl_lightning.data.splits import Split
+from methyl_lightning.data.splits import HEADLINE, Split
 from methyl_lightning.data.store import Store
 from methyl_lightning.files import InputError
 from methyl_lightning.metrics import scores as metrics
 from methyl_lightning.model.grid import encode_cpgs, keep, predict_blocks
 from methyl_lightning.model.module import MethylationModule
 
-VIEW = "test_cpg-test_sample"
 SCORES = ("mae", "spearman", "spearman_batch50", "spearman_upstream", "mas_pcc", "mac_pcc")
 UPSTREAM_BATCHES = 20  # of 50 cells: upstream's test had about 1,000 pairs a repeat
 DILUTED, UNDILUTED, MEAN_EXPRESSION = "diluted", "undiluted", "mean expression"
@@ -108,7 +107,7 @@ def dilution_test(
         check_dilution(method, level)
     if repeats < 1 or not levels:
         raise InputError(f"dilution.repeats={repeats}, dilution.retention={levels}: at least one of each")
-    cpg_C, sample_S = split.view(VIEW)
+    cpg_C, sample_S = split.view(HEADLINE)
     sample_ids = store.samples["id"].to_numpy(str)[sample_S]
     shown_S = _chosen(samples, sample_ids, "sample")
     symbols = store.genes["symbol"]

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
 
 from methyl_lightning.dilution import figures as dilution_figures
 from methyl_lightning.dilution.figures import level_name
-from methyl_lightning.dilution.run import DILUTED, MEAN_EXPRESSION, UNDILUTED, DilutionResult, summarise
+from methyl_lightning.dilution.run import DILUTED, MEAN_EXPRESSION, SCORES, UNDILUTED, DilutionResult, summarise
 from methyl_lightning.files import InputError, replacing
+from methyl_lightning.metrics.names import HEADINGS, UNDEFINED, number
+from methyl_lightning.metrics.table import show_table
 
 REPEATS, EXPRESSION, HISTOGRAMS, FACTS = (
     "dilution.csv",
@@ -29,18 +29,10 @@ PUBLISHED = {
     15_000.0: (0.17, 0.74),
     20_000.0: (0.17, 0.74),
 }
-COLUMNS = {
-    "genes": "genes kept",
-    "mae": "MAE",
-    "spearman": "Spearman",
-    "spearman_batch50": "Spearman, by 50",
-    "spearman_upstream": "Spearman, by 50 of 1,000",
-    "mas_pcc": "MAS-PCC",
-    "mac_pcc": "MAC-PCC",
-}
+COLUMNS = ("genes", *SCORES)
+NAMES = HEADINGS | {"genes": "genes kept", "spearman_upstream": "Spearman, by 50 of 1,000"}
 TESTS = (DILUTED, UNDILUTED, MEAN_EXPRESSION)
 SETTINGS = ("method", "scaler", "seed")
-HEADER = ("retention", *COLUMNS.values(), "published")
 
 
 def write_results(result: DilutionResult, folder: Path) -> None:
@@ -58,19 +50,15 @@ def write_results(result: DilutionResult, folder: Path) -> None:
         for kind in ("png", "pdf"):
             with replacing(folder / "figures" / f"dilution_{name}.{kind}", "figure") as path:
                 figure.savefig(path, dpi=150, format=kind)
-    rows, notes = _table(summary, _published(result.repeats)), _notes(result, summary)
-    lines = ["| " + " | ".join(cells).replace("\n", " ") + " |" for cells in (HEADER, ["---"] * len(HEADER), *rows)]
-    (folder / "dilution.md").write_text("\n".join([*lines, "", *(f"- {note}" for note in notes)]) + "\n")
-    table = Table(
-        *HEADER, title="Dilution of the test samples: mean ± sd (95 % interval) over repeats; published: MAE / Spearman"
+    show_table(
+        folder / "dilution.md",
+        ("retention", *(NAMES[key] for key in COLUMNS), "published"),
+        _table(summary, _published(result.repeats)),
+        "Dilution of the test samples: mean ± sd ({intervals}) over repeats; published: MAE / Spearman",
+        intervals="95 % interval",
+        wide=170,
+        notes=_notes(result, summary),
     )
-    for row in rows:
-        table.add_row(*row)
-    console = Console()
-    console = console if console.is_terminal else Console(width=170)
-    console.print(table)
-    for note in notes:
-        console.print(note, soft_wrap=True, highlight=False)
 
 
 def read_sweep(folder: Path) -> DilutionResult:
@@ -127,13 +115,13 @@ def _table(summary: pd.DataFrame, published: dict[float, tuple[float, float]]) -
         name = level_name(row["retention"]) if row["test"] != MEAN_EXPRESSION else "training-mean\nexpression"
         mae, spearman = published.get(row["retention"], (None, None))
         cells = [_cell(row, key, "{:,.1f}" if key == "genes" else "{:.3f}") for key in COLUMNS]
-        rows.append([name, *cells, "–" if mae is None else f"{mae:.2f} / {spearman:.2f}"])
+        rows.append([name, *cells, UNDEFINED if mae is None else f"{mae:.2f} / {spearman:.2f}"])
     return rows
 
 
 def _cell(row: pd.Series, key: str, form: str) -> str:
     if math.isnan(row[key]):
-        return "–"
+        return UNDEFINED
     if math.isnan(row[f"{key}_sd"]):
         return form.format(row[key])
     mean, sd, low, high = (form.format(row[name]) for name in (key, f"{key}_sd", f"{key}_low", f"{key}_high"))
@@ -151,7 +139,7 @@ def _notes(result: DilutionResult, summary: pd.DataFrame) -> list[str]:
     )
     jobs = f" in {facts['n_jobs']} jobs" if "n_jobs" in facts else ""
     view = f"{facts['n_cpgs']:,} CpGs × {facts['n_samples']:,} samples, both unseen in training"
-    kept, lost = ("not defined" if math.isnan(row["mas_pcc"]) else f"{row['mas_pcc']:.3f}" for row in (full, lowest))
+    kept, lost = ("not defined" if math.isnan(row["mas_pcc"]) else number(row["mas_pcc"]) for row in (full, lowest))
     return [
         f"{view}; {facts['n_genes']:,} genes; {facts['n_draws']} dilutions{jobs}; method {first['method']}, "
         f"seed {first['seed']}; scaler {fitted}.",

@@ -12,15 +12,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from methyl_lightning.evaluate.table import CEILING, references
 from methyl_lightning.files import InputError, replacing
 from methyl_lightning.metrics.bootstrap import Bootstrap, difference
+from methyl_lightning.metrics.names import HEADINGS, MAIN
 
 FILE = "bootstrap.npz"
 COLUMNS = (
     *("view", "model", "reference", "metric", "difference", "low", "high", "p"),
     *("low_cpgs", "high_cpgs", "p_cpgs"),
 )
-SHOWN = {"mae": "MAE", "spearman": "Spearman", "mas_pcc": "MAS-PCC"}
 
 
 def cells_key(measured_CS: np.ndarray, patient_S: np.ndarray, seed: int) -> str:
@@ -85,10 +86,11 @@ def compare(model: Path, reference: Path) -> pd.DataFrame:
 
 def compare_references(folder: Path, label: str) -> pd.DataFrame:
     """Compare a run's model with each reference trained beside it, and write ``comparisons.csv`` where there is one."""
-    parts = []
-    for path in sorted(folder.glob("references/*")):
-        if path.name != "ceiling":
-            parts.append(compare(folder, path).assign(model=label, reference=path.name))
+    parts = [
+        compare(folder, path).assign(model=label, reference=path.name)
+        for path in references(folder)
+        if path.name != CEILING
+    ]
     if not parts:
         return pd.DataFrame(columns=list(COLUMNS))
     table = pd.concat(parts)[list(COLUMNS)]
@@ -102,9 +104,9 @@ def comparison_lines(table: pd.DataFrame, view: str) -> list[str]:
     lines = []
     for reference, rows in table[table["view"] == view].groupby("reference", sort=False):
         cells = [
-            f"{SHOWN[str(row.metric)]} {row.difference:+.3f} (p {row.p:.2g}; {row.p_cpgs:.2g})"
+            f"{HEADINGS[str(row.metric)]} {row.difference:+.3f} (p {row.p:.2g}; {row.p_cpgs:.2g})"
             for row in rows.itertuples()
-            if row.metric in SHOWN
+            if row.metric in MAIN
         ]
         lines.append(f"  {rows['model'].iloc[0]} − {reference!s}: {', '.join(cells)}")
     if lines:

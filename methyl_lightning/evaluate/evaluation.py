@@ -14,14 +14,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from methyl_lightning.data.distances import nearest_gene
-from methyl_lightning.data.splits import TEST_VIEWS, Split, beta_variance, load_split
+from methyl_lightning.data.splits import HEADLINE, TEST_VIEWS, Split, beta_variance, load_split
 from methyl_lightning.data.store import Store
 from methyl_lightning.dilution.run import dilution_test, summarise
 from methyl_lightning.dilution.table import write_results
 from methyl_lightning.evaluate import figures
 from methyl_lightning.evaluate.comparisons import cells_key, save_bootstrap
 from methyl_lightning.evaluate.strata import Stratum, strata, strata_table
-from methyl_lightning.evaluate.table import DATA, HEADLINE
+from methyl_lightning.evaluate.table import DATA
 from methyl_lightning.files import InputError, replacing
 from methyl_lightning.metrics import scores as metrics
 from methyl_lightning.metrics.bootstrap import bootstrap_grid, interval

@@ -10,6 +10,8 @@ import seaborn as sns
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from methyl_lightning.metrics.names import AXES
+
 SIZE = (9.0, 3.6)
 
 
@@ -24,8 +26,8 @@ def training_curves(log: pd.DataFrame) -> Figure:
     figure = Figure(figsize=SIZE, layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes, curves, label in (
-        (left, (("train/mae", "training block"), ("val/mae", "validation")), "MAE (beta)"),
-        (right, (("val/spearman", "validation"),), "Spearman, pooled"),
+        (left, (("train/mae", "training block"), ("val/mae", "validation")), AXES["mae"]),
+        (right, (("val/spearman", "validation"),), AXES["spearman"]),
     ):
         for (column, name), style in zip(curves, ("-", "o-") if len(curves) == 2 else ("o-",), strict=True):
             if column in log:

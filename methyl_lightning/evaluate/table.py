@@ -1,32 +1,61 @@
 """Results as one table: the run's model, its references and the published figures."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
+from typing import Any
 
 from methyl_lightning.data.splits import TEST_VIEWS
+from methyl_lightning.files import InputError
+from methyl_lightning.metrics.names import COLUMNS, HEADINGS, UNDEFINED, with_interval
+from methyl_lightning.metrics.table import show_table
 
-HEADLINE = "test_cpg-test_sample"
 DATA = "data.json"
-
-
-COLUMNS = {
-    "mae": "MAE",
-    "spearman": "Spearman",
-    "spearman_batch50": "Spearman, by 50",
-    "pearson": "Pearson",
-    "mas_pcc": "MAS-PCC",
-    "mac_pcc": "MAC-PCC",
-}
-
-
+CEILING = "ceiling"  # the planted truth of a simulated cohort, tested as if it were a model
 PUBLISHED = (
     ("paper (TensorFlow)", "TCGA BRCA + LUAD, private build", 0.14, 0.80),
     ("TensorFlow on rebuilt data", "TCGA BRCA + LUAD, rebuilt", 0.173, 0.740),
     ("PyTorch port on rebuilt data", "TCGA BRCA + LUAD, rebuilt", 0.167, 0.742),
 )
+
+
+def references(folder: Path) -> list[Path]:
+    """List the folders of the models that were tested beside a run's own, the ceiling last."""
+    return sorted(folder.glob("references/*"), key=lambda path: (path.name == CEILING, path.name))
+
+
+def read_metrics(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read what testing a model has written: by view, sizes, values and their intervals.
+
+    Raises
+    ------
+    InputError
+        If ``metrics.json`` is missing or broken, or holds no metrics of a test view.
+    """
+    metrics = read_json(folder / "metrics.json", TEST_VIEWS)
+    for view in TEST_VIEWS:
+        if not isinstance(metrics[view], dict) or "n_pairs" not in metrics[view]:
+            raise InputError(f"{folder / 'metrics.json'}: {view} holds no metrics; test the run's checkpoint again")
+    return metrics
+
+
+def read_json(path: Path, keys: Iterable[str] = ()) -> dict[str, Any]:
+    """Read a JSON file of a run folder, which must hold some keys.
+
+    Raises
+    ------
+    InputError
+        If it is missing or broken, or lacks a key.
+    """
+    remedy = "make it again with methyl_lightning.train or .evaluate"
+    try:
+        contents = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: missing or broken ({error}); {remedy}") from error
+    for key in keys:
+        if not isinstance(contents, dict) or key not in contents:
+            raise InputError(f"{path}: holds no {key!r}; {remedy}")
+    return contents
 
 
 def results_table(folder: Path, label: str, cohort: str) -> list[list[str]]:
@@ -41,48 +70,28 @@ def results_table(folder: Path, label: str, cohort: str) -> list[list[str]]:
     cohort
         The cohort that it was tested on.
     """
-    references = sorted(folder.glob("references/*"), key=lambda path: (path.name == "ceiling", path.name))
-    runs = {label: folder} | {path.name: path for path in references}
-    metrics_of = {name: json.loads((path / "metrics.json").read_text()) for name, path in runs.items()}
-    rows = []
-    for view in reversed(TEST_VIEWS):
-        for name, result in metrics_of.items():
-            cells = [_cell(result[view][key], result[view][f"{key}_ci95"]) for key in COLUMNS]
-            rows.append([view, name, cohort, *cells])
+    runs = {label: folder} | {path.name: path for path in references(folder)}
+    metrics_of = {name: read_metrics(path) for name, path in runs.items()}
+    rows = [
+        [view, name, cohort, *(with_interval(result[view][key], *result[view][f"{key}_ci95"]) for key in COLUMNS)]
+        for view in reversed(TEST_VIEWS)
+        for name, result in metrics_of.items()
+    ]
     for name, where, mae, spearman in PUBLISHED:
-        rows.append(["published", name, where, f"{mae:g}", f"{spearman:g}", *["–"] * (len(COLUMNS) - 2)])
+        known = {"mae": f"{mae:g}", "spearman": f"{spearman:g}"}
+        rows.append(["published", name, where, *(known.get(key, UNDEFINED) for key in COLUMNS)])
     return rows
 
 
-def _cell(value: float | None, interval: list[float | None]) -> str:
-    if value is None:
-        return "–"
-    low, high = interval
-    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} ({low:.3f}–{high:.3f})"
-
-
-TABLE_WIDTH = 212
-
-
-HEADER = ("view", "model", "cohort", *COLUMNS.values())
-
-
 def print_table(rows: list[list[str]], folder: Path) -> None:
-    """Print the table and write it as ``table.md``; a terminal too narrow for the intervals shows values only."""
-    lines = ["| " + " | ".join(cells) + " |" for cells in (HEADER, ["---"] * len(HEADER), *rows)]
-    (folder / "table.md").write_text("\n".join(lines) + "\n")
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=TABLE_WIDTH)
-    narrow = console.width < TABLE_WIDTH
-    intervals = f"intervals in {folder / 'table.md'}" if narrow else "95 % interval over patients"
-    title = f"Test views: value ({intervals}); Spearman pooled, and averaged over batches of 50 cells; Pearson pooled"
-    table = Table(title=title, title_justify="left", padding=(0, 0 if narrow else 1))
-    for i, name in enumerate(HEADER):
-        table.add_column(name, no_wrap=i != HEADER.index("cohort"))
-    for previous, row in zip([None, *rows], rows, strict=False):
-        if previous is not None and previous[0] != row[0]:
-            table.add_section()
-        first = HEADER.index("MAE")
-        table.add_row(*row[:first], *(cell.partition(" (")[0] if narrow else cell for cell in row[first:]))
-    console.print(table)
+    """Print the table and write it as ``table.md``."""
+    show_table(
+        folder / "table.md",
+        ("view", "model", "cohort", *(HEADINGS[key] for key in COLUMNS)),
+        rows,
+        "Test views: value ({intervals}); Spearman pooled, and averaged over batches of 50 cells; Pearson pooled",
+        intervals="95 % interval over patients",
+        wide=212,
+        names=3,
+        wrapped=("cohort",),
+    )

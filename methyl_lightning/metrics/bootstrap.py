@@ -4,7 +4,8 @@ A resample is one weight per sample (how often its patient was drawn) or per CpG
 weights, exactly as if the resampled grid had been copied together; only the pooled Spearman takes its change from ranks
 in bins. Drawing CpGs is the same on the transposed grid, where the medians over CpGs and over samples change places.
 
-Axis letters: C CpGs, S samples, A rows, B columns (what is drawn), R resamples, P patients, J joint bins.
+Axis letters: C CpGs, S samples, A rows, B columns (what is drawn), R resamples, P patients, M sums, X and Y bins,
+J joint bins.
 """
 
 import math
@@ -15,10 +16,11 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from methyl_lightning.metrics import scores as metrics
+from methyl_lightning.metrics.names import HEADINGS
 from methyl_lightning.metrics.scores import VALUES_IN_MEMORY, pieces
 from methyl_lightning.metrics.streaming import stream_metrics
 
-METRICS = ("mae", "mse", "pearson", "spearman", "spearman_batch50", "mas_pcc", "mac_pcc")
+METRICS = tuple(HEADINGS)
 N_RESAMPLES = 500
 N_RESAMPLES_COSTLY = 200  # of the batches of 50, and of everything on a large grid
 LARGE = 2_000_000  # cells
@@ -199,22 +201,23 @@ def _resample(
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
     """Compute the metrics of every resample of columns; ``medians`` name those over rows and over columns."""
-    sums_BK, centres = _column_sums(measured_AB, predicted_AB)
-    sums_RK = np.zeros((len(weight_RB), sums_BK.shape[1]))
-    for columns in pieces(len(sums_BK), len(weight_RB)):
-        sums_RK += weight_RB[:, columns].astype(np.float64) @ sums_BK[columns]
-    error_R, square_R, count_R = sums_RK[:, :3].T
+    centres = (float(np.nanmean(measured_AB, dtype=np.float64)), float(np.mean(predicted_AB, dtype=np.float64)))
+    sums_BM = metrics.column_sums(measured_AB, predicted_AB, centres).T
+    sums_RM = np.zeros((len(weight_RB), sums_BM.shape[1]))
+    for columns in pieces(len(sums_BM), len(weight_RB)):
+        sums_RM += weight_RB[:, columns].astype(np.float64) @ sums_BM[columns]
+    error_R, square_R, count_R = sums_RM[:, :3].T
     over_rows, over_columns = medians
     found = {
         "mae": error_R / count_R,
         "mse": square_R / count_R,
-        "pearson": metrics.correlation_of_sums(sums_RK[:, 2:].T, centres),
+        "pearson": metrics.correlation_of_sums(sums_RM[:, 2:].T, centres),
         "spearman": _resampled_spearman(measured_AB, predicted_AB, weight_RB, value["spearman"]),
         over_rows: _median_over_rows(measured_AB, predicted_AB, weight_RB),
         over_columns: _weighted_medians(metrics.pearson_per_sample(measured_AB, predicted_AB), weight_RB),
     }
     if "spearman_batch50" in value:
-        if sums_BK[:, 2].sum() > LARGE:
+        if sums_BM[:, 2].sum() > LARGE:
             some_A = _some_rows(measured_AB, rng)
             measured_AB, predicted_AB = measured_AB[some_A], predicted_AB[some_A]
         cells = metrics.cells_of(measured_AB, predicted_AB)
@@ -223,23 +226,6 @@ def _resample(
             [metrics.batch_spearman(cells, weight_B, *sizes, rng) for weight_B in weight_RB[:N_RESAMPLES_COSTLY]]
         )
     return found
-
-
-def _column_sums(measured_AB: np.ndarray, predicted_AB: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
-    """Sum |error|, error² and the six sums of a correlation over each column: float64 [B, 8], and their centres."""
-    centres = (float(np.nanmean(measured_AB, dtype=np.float64)), float(np.mean(predicted_AB, dtype=np.float64)))
-    sums_KB = np.zeros((8, measured_AB.shape[1]))
-    for rows in pieces(*measured_AB.shape):
-        mask_AB = ~np.isnan(measured_AB[rows])
-        x_AB, y_AB = (
-            np.where(mask_AB, grid_AB[rows].astype(np.float64) - centre, 0)
-            for grid_AB, centre in zip((measured_AB, predicted_AB), centres, strict=True)
-        )
-        error_AB = np.where(mask_AB, x_AB - y_AB + (centres[0] - centres[1]), 0)
-        factors = (np.abs(error_AB), np.square(error_AB), mask_AB)
-        for i, factor_AB in enumerate((*factors, x_AB, np.square(x_AB), y_AB, np.square(y_AB), x_AB * y_AB)):
-            sums_KB[i] += factor_AB.sum(axis=0)
-    return sums_KB.T, centres
 
 
 def _median_over_rows(measured_AB: np.ndarray, predicted_AB: np.ndarray, weight_RB: np.ndarray) -> np.ndarray:
@@ -313,13 +299,8 @@ def _resampled_spearman(
 
 def _spearman_of_counts(count_XYR: np.ndarray) -> np.ndarray:
     """Spearman correlation of two-way tables of counts, float64 [R]; NaN if a side is constant."""
-    ranks, spreads = [], []
-    for axis in (1, 0):
-        count_R = count_XYR.sum(axis=axis)
-        up_to_R = np.cumsum(count_R, axis=0)
-        rank_R = up_to_R - (count_R + up_to_R[-1]) / 2
-        ranks.append(rank_R)
-        spreads.append((count_R * np.square(rank_R)).sum(axis=0))
-    covariance_R = (np.einsum("xyr,yr->xr", count_XYR, ranks[1]) * ranks[0]).sum(axis=0)
-    spread_R = np.sqrt(spreads[0] * spreads[1])
-    return np.divide(covariance_R, spread_R, out=np.full(len(spread_R), math.nan), where=spread_R > 0)
+    count_XR, count_YR = count_XYR.sum(axis=1), count_XYR.sum(axis=0)
+    rank_XR, rank_YR = metrics.midranks(count_XR), metrics.midranks(count_YR)
+    xy_R = (np.einsum("xyr,yr->xr", count_XYR, rank_YR) * rank_XR).sum(axis=0)
+    squares = ((count * np.square(rank)).sum(axis=0) for count, rank in ((count_XR, rank_XR), (count_YR, rank_YR)))
+    return metrics.rank_correlation(xy_R, *squares)

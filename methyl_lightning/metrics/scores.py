@@ -1,11 +1,14 @@
 """Metrics of a predicted grid.
 
 A grid is measured and predicted beta values of CpGs × samples; a cell whose measured value is NaN is missing and never
-counts. Intervals stand in :mod:`methyl_lightning.metrics.bootstrap`; a grid that does not fit into
-memory is read in blocks by :mod:`methyl_lightning.metrics.streaming`.
+counts. Intervals stand in :mod:`methyl_lightning.metrics.bootstrap`; what is kept between blocks or processes, in
+:mod:`methyl_lightning.metrics.streaming`. Names and headings stand in :mod:`methyl_lightning.metrics.names`.
+
+Every Spearman correlation is that of midranks that follow from counts (:func:`midranks`, :func:`rank_correlation`): of
+single values here, of bins where cells are streamed, of bins and weights where they are resampled.
 
 Axis letters: C CpGs, S samples, A rows, B columns, R resamples (weights of columns), N cells, U distinct values,
-T batches, K cells of a batch, D drawn columns.
+T batches, K cells of a batch, D drawn columns, M sums.
 """
 
 import math
@@ -55,9 +58,9 @@ def spearman(measured_CS: np.ndarray, predicted_CS: np.ndarray) -> float:
     cell: :func:`methyl_lightning.metrics.streaming.stream_metrics` is for large grids.
     """
     cells = cells_of(measured_CS, predicted_CS)
-    x_N, y_N = (_centred_midranks(values_N) for values_N in (cells.measured_N, cells.predicted_N))
-    spread = math.sqrt((x_N @ x_N) * (y_N @ y_N))
-    return float(np.clip((x_N @ y_N) / spread, -1, 1)) if spread > 0 else math.nan
+    codes = (np.unique(values_N, return_inverse=True)[1] for values_N in (cells.measured_N, cells.predicted_N))
+    x_N, y_N = (midranks(np.bincount(code_N))[code_N] for code_N in codes)
+    return float(rank_correlation(x_N @ y_N, x_N @ x_N, y_N @ y_N))
 
 
 def spearman_batch50(
@@ -175,11 +178,22 @@ def _mean_error(measured_CS: np.ndarray, predicted_CS: np.ndarray, size: np.ufun
     return float(total / np.count_nonzero(mask_CS))
 
 
-def _centred_midranks(values_N: np.ndarray) -> np.ndarray:
-    """Midranks less their mean (N + 1) / 2; exactly 0 if constant."""
-    code_N = np.unique(values_N, return_inverse=True)[1]
-    count_U = np.bincount(code_N)
-    return (np.cumsum(count_U) - (count_U + len(values_N)) / 2)[code_N]
+def midranks(count_U: np.ndarray) -> np.ndarray:
+    """Rank values from how often each occurs, in ascending order along the first axis.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 [U, …]: midranks less their mean; exactly 0 if all cells have one value.
+    """
+    up_to_U = np.cumsum(count_U, axis=0)
+    return up_to_U - (count_U + up_to_U[-1]) / 2
+
+
+def rank_correlation(xy: np.ndarray | float, xx: np.ndarray | float, yy: np.ndarray | float) -> np.ndarray:
+    """Correlate centred ranks from sums of their products; NaN if a side is constant."""
+    spread = np.sqrt(np.multiply(xx, yy))
+    return np.clip(np.divide(xy, spread, out=np.full(np.shape(spread), math.nan), where=spread > 0), -1, 1)
 
 
 def batch_spearman(
@@ -204,11 +218,9 @@ def batch_spearman(
 
 def _spearman_rows(measured_TK: np.ndarray, predicted_TK: np.ndarray) -> np.ndarray:
     """Spearman correlation of each row, float64 [T]; NaN if a side is constant."""
-    ranks_TK = rankdata(np.stack([measured_TK, predicted_TK]), axis=-1)
+    ranks_TK = rankdata(np.stack([measured_TK, predicted_TK]), axis=-1)  # many short rows: faster than counting each
     x_TK, y_TK = ranks_TK - (measured_TK.shape[1] + 1) / 2
-    spread_T = np.sqrt(np.square(x_TK).sum(axis=1) * np.square(y_TK).sum(axis=1))
-    covariance_T = (x_TK * y_TK).sum(axis=1)
-    return np.divide(covariance_T, spread_T, out=np.full(len(spread_T), math.nan), where=spread_T > 0)
+    return rank_correlation(*((a_TK * b_TK).sum(axis=1) for a_TK, b_TK in ((x_TK, y_TK), (x_TK, x_TK), (y_TK, y_TK))))
 
 
 def weighted_pearson(measured_AB: np.ndarray, predicted_AB: np.ndarray, weight_RB: np.ndarray) -> np.ndarray:
@@ -236,6 +248,22 @@ def _deviations(values_AB: np.ndarray, mask_AB: np.ndarray) -> tuple[np.ndarray,
     values_AB = np.where(mask_AB, values_AB, 0).astype(np.float64)
     centre_A1 = values_AB.sum(axis=1, keepdims=True) / np.maximum(mask_AB.sum(axis=1, keepdims=True), 1)
     return centre_A1, np.where(mask_AB, values_AB - centre_A1, 0)
+
+
+def column_sums(measured_AB: np.ndarray, predicted_AB: np.ndarray, centres: tuple[float, float]) -> np.ndarray:
+    """Sum |error|, error² and what :func:`correlation_of_sums` takes over the rows: float64 [8, B]."""
+    sums_MB = np.zeros((8, measured_AB.shape[1]))
+    for rows in pieces(*measured_AB.shape):
+        mask_AB = ~np.isnan(measured_AB[rows])
+        x_AB, y_AB = (
+            np.where(mask_AB, grid_AB[rows].astype(np.float64) - centre, 0)
+            for grid_AB, centre in zip((measured_AB, predicted_AB), centres, strict=True)
+        )
+        error_AB = np.where(mask_AB, x_AB - y_AB + (centres[0] - centres[1]), 0)
+        factors = (np.abs(error_AB), np.square(error_AB), mask_AB)
+        for i, factor_AB in enumerate((*factors, x_AB, np.square(x_AB), y_AB, np.square(y_AB), x_AB * y_AB)):
+            sums_MB[i] += factor_AB.sum(axis=0)
+    return sums_MB
 
 
 def correlation_of_sums(sums: np.ndarray, centres: tuple[np.ndarray | float, np.ndarray | float]) -> np.ndarray:

@@ -9,16 +9,17 @@ import numpy as np
 
 from methyl_lightning.data.splits import TEST_VIEWS, Split
 from methyl_lightning.data.store import Store
+from methyl_lightning.metrics.names import HEADINGS, MAIN, with_interval
 from methyl_lightning.model.conformal import Calibration, calibrate, coverage
 from methyl_lightning.model.grid import predict_grid
 from methyl_lightning.model.module import MethylationModule
 
 CALIBRATION_VIEW = "val_cpg-val_sample"
-SHOWN = {"mae": "MAE", "spearman": "Spearman, pooled", "mas_pcc": "MAS-PCC (across samples, median over CpGs)"}
 LIMITS = (
     "Trained and tested on bulk samples of the cohort above. Nothing here has been compared with measured methylation "
     "of single cells or of spots; the intervals hold for bulk samples like the cohort's.",
-    "The pooled Spearman tells mostly low CpGs from high ones; MAS-PCC says how well samples are told apart at a CpG.",
+    "The Spearman, pooled over all cells, tells mostly low CpGs from high ones; MAS-PCC, the median over CpGs of the "
+    "correlation across samples, says how well samples are told apart at a CpG.",
     "CpGs like those of the cohort's table are meant; others, and other tissues, are extrapolation.",
     "Not for diagnosis.",
 )
@@ -99,10 +100,4 @@ def describe(module: MethylationModule) -> str:
 
 def _view_lines(view: str, found: dict[str, Any]) -> list[str]:
     lines = [f"metrics on {view} ({found['n_cpgs']:,} CpGs × {found['n_samples']:,} samples), 95 % interval"]
-    for key, name in SHOWN.items():
-        value, bounds = found.get(key), found.get(f"{key}_ci95", (None, None))
-        shown = "not defined" if value is None else f"{value:.3f}"
-        if value is not None and None not in bounds:
-            shown += f" ({bounds[0]:.3f}–{bounds[1]:.3f})"
-        lines.append(f"  {name}: {shown}")
-    return lines
+    return lines + [f"  {HEADINGS[key]}: {with_interval(found[key], *found[f'{key}_ci95'])}" for key in MAIN]

@@ -12,11 +12,12 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
+from torchmetrics import MeanAbsoluteError
 
 from methyl_lightning import __version__, networks
 from methyl_lightning.data.datamodule import GridBatch, GridDataModule, PairBatch
 from methyl_lightning.data.expression import SCALERS
-from methyl_lightning.metrics import scores as metrics
+from methyl_lightning.metrics.streaming import Spearman
 from methyl_lightning.model.memory import keep_freed_memory
 from methyl_lightning.model.record import TrainingRecord, record_training
 
@@ -68,7 +69,9 @@ class MethylationModule(L.LightningModule):
         self._record: TrainingRecord | None = None
         self._take_record: Callable[[], TrainingRecord] | None = None
         self.card: dict[str, Any] = {}
-        self._validated: list[tuple[Tensor, Tensor]] = []
+        # every rank sees the whole validation subset, so that nothing is gathered
+        self.val_mae = MeanAbsoluteError(sync_on_compute=False).set_dtype(torch.float64)
+        self.val_spearman = Spearman(sync_on_compute=False)
 
     def setup(self, stage: str) -> None:
         """Fit the statistics before the first step; a resumed checkpoint then overwrites them alike."""
@@ -138,19 +141,18 @@ class MethylationModule(L.LightningModule):
         return loss
 
     def validation_step(self, batch: GridBatch, batch_idx: int) -> None:
-        """Keep predictions of the fixed validation subset."""
+        """Score predictions of the fixed validation subset."""
         measured_CS = ~batch.beta_CS.isnan()
-        self._validated.append((batch.beta_CS[measured_CS].cpu(), self(batch)[measured_CS].float().cpu()))
+        predicted_N, measured_N = (values[measured_CS].double() for values in (self(batch), batch.beta_CS))
+        self.val_mae.update(predicted_N, measured_N)
+        self.val_spearman.update(predicted_N, measured_N)
 
     def on_validation_epoch_end(self) -> None:
         """Log MAE and Spearman pooled over the subset."""
-        measured_N, predicted_N = (torch.cat(parts).numpy() for parts in zip(*self._validated, strict=True))
-        self._validated.clear()
-        # every rank sees the same cells; sync_dist only makes sure that all take the same decision to stop
-        values = {
-            "val/mae": metrics.mae(measured_N[None], predicted_N[None]),
-            "val/spearman": metrics.spearman(measured_N[None], predicted_N[None]),
-        }
+        values = {"val/mae": self.val_mae.compute().item(), "val/spearman": self.val_spearman.compute().item()}
+        self.val_mae.reset()
+        self.val_spearman.reset()
+        # sync_dist only makes sure that all ranks take the same decision to stop
         self.log_dict(values, prog_bar=True, sync_dist=True)
         # what checkpoints and early stopping go by: Spearman, or MAE as long as predictions do not differ at all
         spearman = values["val/spearman"]

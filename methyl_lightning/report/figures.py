@@ -14,15 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from methyl_lightning.metrics.names import AXES, MAIN
+
 WIDTH = 9.0
 PANELS = 4  # side by side
-METRIC_NAMES = {
-    "mae": "MAE (lower is better)",
-    "spearman": "Spearman, pooled",
-    "mas_pcc": "MAS-PCC",
-    "mac_pcc": "MAC-PCC",
-}
-
 
 Colours = Mapping[str, tuple[float, float, float]]
 
@@ -47,11 +42,10 @@ def scores(results: pd.DataFrame, view: str, colour: Colours) -> Figure:
     """
     shown = results[results["view"] == view]
     models = list(dict.fromkeys(shown["model"]))
-    metrics = ("mae", "spearman", "mas_pcc")
     figure = Figure(figsize=(WIDTH, 1.2 + 0.36 * len(models)), layout="constrained")
-    panels = figure.subplots(1, len(metrics), sharey=True)
+    panels = figure.subplots(1, len(MAIN), sharey=True)
     place = {model: -i for i, model in enumerate(models)}
-    for axes, metric in zip(panels, metrics, strict=True):
+    for axes, metric in zip(panels, MAIN, strict=True):
         for _, row in shown[shown["metric"] == metric].dropna(subset="value").iterrows():
             style = {"color": colour[row["model"]], "marker": "D" if row["own"] else "o", "markersize": 5}
             error = np.nan_to_num([[row["value"] - row["low"]], [row["high"] - row["value"]]]).clip(0)
@@ -63,7 +57,7 @@ def scores(results: pd.DataFrame, view: str, colour: Colours) -> Figure:
             yticklabels=[_folded(model, 26) for model in models],
             ylim=(-len(models) + 0.4, 0.6),
         )
-        axes.set_title(METRIC_NAMES[metric], fontsize="medium")
+        axes.set_title(AXES[metric], fontsize="medium")
         axes.grid(axis="y", color="0.92")
         axes.set_axisbelow(True)
         sns.despine(ax=axes)
@@ -82,13 +76,12 @@ def validation_curves(logs: Mapping[str, pd.DataFrame], colour: Colours) -> Figu
     """
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     panels = figure.subplots(1, 2)
-    for axes, column, label in zip(
-        panels, ("val/mae", "val/spearman"), ("MAE (beta), validation", "Spearman, pooled, validation"), strict=True
-    ):
+    for axes, metric in zip(panels, ("mae", "spearman"), strict=True):
+        column = f"val/{metric}"
         for model, log in logs.items():
             curve = log.reindex(columns=["step", column]).dropna()
             axes.plot(curve["step"], curve[column], "o-", color=colour[model], markersize=3, linewidth=1.3, label=model)
-        axes.set(xlabel="training step", ylabel=label)
+        axes.set(xlabel="training step", ylabel=f"{AXES[metric]}, validation")
         sns.despine(ax=axes)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
@@ -216,7 +209,7 @@ def strata(table: pd.DataFrame, metrics: Sequence[str], colour: Colours) -> Figu
             names = [_folded(str(group), 12) for group in place] if row == len(metrics) - 1 else []
             axes.set_xticks(list(place.values()), names or [""] * len(place), fontsize="small", rotation=35, ha="right")
             sns.despine(ax=axes)
-        grid[row, 0].set_ylabel(METRIC_NAMES.get(metric, metric))
+        grid[row, 0].set_ylabel(AXES[metric])
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure
 

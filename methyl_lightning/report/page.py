@@ -17,9 +17,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from methyl_lightning import __version__
-from methyl_lightning.data.splits import PARTS, TEST_VIEWS
-from methyl_lightning.evaluate.table import COLUMNS, HEADLINE, PUBLISHED
+from methyl_lightning.data.splits import HEADLINE, PARTS, TEST_VIEWS
+from methyl_lightning.evaluate.table import PUBLISHED
 from methyl_lightning.files import InputError, replacing
+from methyl_lightning.metrics.names import COLUMNS, HEADINGS, MAIN
 from methyl_lightning.report import figures as page_figures
 from methyl_lightning.report.runs import (
     TestSet,
@@ -40,7 +41,6 @@ from methyl_lightning.report.tables import (
     in_short,
     number,
     p_value,
-    published,
 )
 
 TEMPLATE = "page.html.jinja"
@@ -50,7 +50,6 @@ VIEW_NAMES = {
     "test_cpg-train_sample": "unseen CpGs × seen patients",
 }
 DIVISION = ("fractions", "cpg_split", "most_variable", "gene_within_bp")  # settings of the data module
-MAIN_METRICS = ("mae", "spearman", "mas_pcc")  # of comparisons and strata; their CSV files have all
 STRATA_NAMES = {
     "tss_distance": "distance to the nearest gene start",
     "island": "CpG-island relation",
@@ -210,7 +209,7 @@ def render(parts: list[dict[str, Any]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "count": "{:,}".format, "published": published, "p_value": p_value}
+    environment.filters |= {"number": number, "count": "{:,}".format, "p_value": p_value}
     return environment.get_template(TEMPLATE).render(
         parts=parts,
         version=__version__,
@@ -218,7 +217,7 @@ def render(parts: list[dict[str, Any]]) -> str:
         published=PUBLISHED,
         view_names=VIEW_NAMES,
         headline=HEADLINE,
-        main_metrics={key: COLUMNS[key] for key in MAIN_METRICS},
+        main_metrics={key: HEADINGS[key] for key in MAIN},
     )
 
 
@@ -241,7 +240,7 @@ def _contents(found: Results, images: dict[str, bytes]) -> dict[str, Any]:
         "short": in_short(found.scores, found.comparisons),
         "runs": [_run_row(model, run) for model, run in zip(found.test_set.models, found.test_set.runs, strict=False)],
         "data": _data_facts(found),
-        "columns": _columns(found.scores),
+        "columns": {key: HEADINGS[key] for key in (*COLUMNS, *HEADINGS) if key in set(found.scores["metric"])},
         "views": {view: _view_rows(found.scores[found.scores["view"] == view]) for view in reversed(TEST_VIEWS)},
         "has_cpg_intervals": bool(found.scores["low_cpgs"].notna().any()),
         "comparisons": _wide(found.comparisons, ["model", "reference"]),
@@ -261,7 +260,7 @@ def _wide(table: pd.DataFrame, keys: list[str]) -> list[dict[str, Any]]:
     """Lay the headline view of a long table out as one row for each value of the keys, with a cell a main metric."""
     if table.empty:
         return []
-    shown = table[(table["view"] == HEADLINE) & table["metric"].isin(MAIN_METRICS)]
+    shown = table[(table["view"] == HEADLINE) & table["metric"].isin(MAIN)]
     return [
         dict(zip(keys, values, strict=True))
         | {"first": part.iloc[0].to_dict(), "cells": part.set_index("metric").to_dict("index")}
@@ -274,14 +273,6 @@ def _strata(table: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     for row in _wide(table, ["by", "group", "model"]):
         rows.setdefault(STRATA_NAMES.get(row["by"], row["by"]), []).append(row)
     return rows
-
-
-def _columns(scores: pd.DataFrame) -> dict[str, str]:
-    """Name the metrics: those of the printed table first, others after them by their own names."""
-    there = list(dict.fromkeys(scores["metric"]))
-    return {key: name for key, name in COLUMNS.items() if key in there} | {
-        key: key.replace("_", " ") if key != "mse" else "MSE" for key in there if key not in COLUMNS
-    }
 
 
 def _view_rows(scores: pd.DataFrame) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import glob
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +13,9 @@ from omegaconf import OmegaConf
 from yaml import YAMLError
 
 from methyl_lightning.data.splits import TEST_VIEWS
-from methyl_lightning.evaluate.table import DATA
+from methyl_lightning.evaluate.table import CEILING, DATA, read_json, read_metrics, references
 from methyl_lightning.files import InputError
 
-CEILING = "ceiling"  # the planted truth of a simulated cohort: tested without predictions that could be shown
 # settings that say where and how a run was made, not what it is
 ELSEWHERE = (
     *("name", "logger", "references", "raw", "ckpt_path", "checkpoint", "patience", "dilution"),
@@ -113,38 +112,19 @@ def read_run(folder: Path) -> Run:
         _ = config["data"]["name"]
     except (YAMLError, KeyError, TypeError, OSError) as error:
         raise InputError(f"{folder / 'config.yaml'}: not the settings of a training run ({error})") from error
-    split = _read_json(folder / "split.json", ("cpg", "sample"))
-    data = _read_json(folder / DATA) if (folder / DATA).is_file() else {}
-    references = sorted(
-        (path.parent for path in folder.glob("references/*/metrics.json")), key=lambda at: (at.name == CEILING, at.name)
-    )
-    models = [_read_model(label, True, folder), *(_read_model(at.name, False, at) for at in references)]
+    split = read_json(folder / "split.json", ("cpg", "sample"))
+    data = read_json(folder / DATA) if (folder / DATA).is_file() else {}
+    models = [_read_model(label, True, folder), *(_read_model(at.name, False, at) for at in references(folder))]
     return Run(folder, config, split, data, models)
 
 
 def _read_model(label: str, own: bool, folder: Path) -> Tested:
-    usage = _read_json(folder / "usage.json") if (folder / "usage.json").is_file() else {}
-    metrics = _read_json(folder / "metrics.json", TEST_VIEWS)
-    for view in TEST_VIEWS:
-        if not isinstance(metrics[view], dict) or "n_pairs" not in metrics[view]:
-            raise InputError(f"{folder / 'metrics.json'}: {view} holds no metrics; test the run's checkpoint again")
-    return Tested(label, own, folder, metrics, usage)
-
-
-def _read_json(path: Path, keys: Iterable[str] = ()) -> dict[str, Any]:
-    remedy = "make it again with methyl_lightning.train or .evaluate"
-    try:
-        contents = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: missing or broken ({error}); {remedy}") from error
-    for key in keys:
-        if not isinstance(contents, dict) or key not in contents:
-            raise InputError(f"{path}: holds no {key!r}; {remedy}")
-    return contents
+    usage = read_json(folder / "usage.json") if (folder / "usage.json").is_file() else {}
+    return Tested(label, own, folder, read_metrics(folder), usage)
 
 
 def read_predictions(model: Tested, view: str) -> anndata.AnnData | None:
-    """Read the predictions of a view; None for the ceiling, which has none.
+    """Read the predictions of a view; None for the ceiling, which is tested without any that could be shown.
 
     Raises
     ------
@@ -209,11 +189,11 @@ def _named_models(runs: list[Run]) -> list[Tested]:
         )
         for run in runs
     ]
-    references: dict[str, Tested] = {}
+    beside: dict[str, Tested] = {}
     for run in runs:
         for model in run.models[1:]:
-            references.setdefault(json.dumps([model.label, model.metrics]), model)
-    models = [*own, *sorted(references.values(), key=lambda model: (model.label == CEILING, model.label))]
+            beside.setdefault(json.dumps([model.label, model.metrics]), model)
+    models = [*own, *sorted(beside.values(), key=lambda model: (model.label == CEILING, model.label))]
     return [
         model._replace(label=label) for model, label in zip(models, _numbered([m.label for m in models]), strict=True)
     ]

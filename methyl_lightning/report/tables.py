@@ -10,7 +10,8 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from methyl_lightning.evaluate.table import HEADLINE
+from methyl_lightning.data.splits import HEADLINE
+from methyl_lightning.metrics import names
 from methyl_lightning.metrics.scores import pearson_per_cpg
 
 BIN_EDGES = np.round(np.linspace(0, 1, 11), 1)
@@ -94,14 +95,7 @@ EVERY_SAMPLE_ALIKE = "sequence_only"
 
 def number(value: float | None, digits: int = 3) -> str:
     """Write a number with a real minus sign, or a dash where there is none."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{value:.{digits}f}".replace("-", "−")
-
-
-def published(value: float) -> str:
-    """Write a published figure with as many digits as were published."""
-    return f"{value:.2f}" if value == round(value, 2) else f"{value:.3f}"
+    return names.number(value, digits).replace("-", "−")
 
 
 def p_value(p: float) -> str:
@@ -145,9 +139,7 @@ def in_short(scores: pd.DataFrame, comparisons: pd.DataFrame) -> list[str]:
 
 
 def _cell(row: dict[str, Any]) -> str:
-    if not math.isfinite(row["low"]):
-        return number(row["value"])
-    return f"{number(row['value'])} ({number(row['low'])} to {number(row['high'])})"
+    return names.with_interval(row["value"], row["low"], row["high"], " to ").replace("-", "−")
 
 
 def _beside(model: dict[str, Any], reference: dict[str, Any]) -> str:

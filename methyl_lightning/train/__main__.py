@@ -9,10 +9,10 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from methyl_lightning.command import run_command
-from methyl_lightning.data.splits import describe_split, save_split
+from methyl_lightning.data.splits import HEADLINE, describe_split, save_split
 from methyl_lightning.evaluate.comparisons import compare_references, comparison_lines
 from methyl_lightning.evaluate.evaluation import evaluate_ceiling, evaluate_diluted, save_data
-from methyl_lightning.evaluate.table import HEADLINE, print_table, results_table
+from methyl_lightning.evaluate.table import print_table, results_table
 from methyl_lightning.prepare.stores import ensure_store
 from methyl_lightning.train.fit import build_datamodule, build_module, check_settings, fit_and_test
 from methyl_lightning.train.tracking import finish_wandb, log_dilution, log_run

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import torch
 from conftest import grids
 from scipy.stats import pearsonr, spearmanr
 
 from methyl_lightning.metrics import scores as metrics
 from methyl_lightning.metrics import streaming
-from methyl_lightning.metrics.streaming import Blocks, stream_metrics
+from methyl_lightning.metrics.streaming import Blocks, GridSums, RankCounts, Spearman, stream_metrics
 
 NAMES = ("mae", "mse", "pearson", "spearman", "mas_pcc", "mac_pcc")
 
@@ -108,3 +109,37 @@ def test_memory_does_not_grow_with_the_grid() -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 2**20  # 18 more blocks hold 2.7 MiB each in float64
+
+
+def test_what_two_processes_keep_adds_up() -> None:
+    measured_CS, predicted_CS = case("planted")
+    whole = stream_metrics(blocks_of(measured_CS, predicted_CS, 1000))
+    halves = [(slice(0, 70), GridSums(30)), (slice(70, None), GridSums(30))]
+    for rows, sums in halves:
+        sums.update(measured_CS[rows], predicted_CS[rows])
+    halves[1][1].merge_state(halves[0][1])
+    sums = halves[1][1]
+    values, per_cpg_C, per_sample_S = sums.compute()
+    for name, value in values.items():
+        assert value == pytest.approx(whole.values[name], abs=1e-12), name
+    np.testing.assert_allclose(per_cpg_C, whole.per_cpg, atol=1e-12)
+    np.testing.assert_allclose(per_sample_S, whole.per_sample, atol=1e-12)
+    both = [RankCounts(sums.low, sums.high) for _ in range(2)]
+    for (rows, _), counts in zip(halves, both, strict=True):
+        counts.update(measured_CS[rows], predicted_CS[rows])
+    both[1].merge_state(both[0])
+    assert both[1].compute()[2] == whole.spearman_error
+
+
+def test_kept_cells_give_the_exact_correlation_however_they_come() -> None:
+    measured_CS, predicted_CS = case("tied")
+    mask_CS = ~np.isnan(measured_CS)
+    cells = [torch.from_numpy(grid_CS[mask_CS]) for grid_CS in (predicted_CS, measured_CS)]
+    parts = [Spearman(), Spearman()]
+    for first in range(0, len(cells[0]), 500):
+        parts[first >= 1000].update(*(cells_N[first : first + 500] for cells_N in cells))
+    parts[0].merge_state(parts[1])
+    assert parts[0].compute() == metrics.spearman(measured_CS, predicted_CS)
+    parts[0].reset()
+    parts[0].update(cells[0], torch.full_like(cells[1], 0.5))
+    assert parts[0].compute().isnan()

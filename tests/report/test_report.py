@@ -17,9 +17,10 @@ from conftest import assert_refused, command, files
 from omegaconf import OmegaConf
 from scipy import stats
 
-from methyl_lightning.data.splits import TEST_VIEWS
-from methyl_lightning.evaluate.table import COLUMNS, HEADLINE, PUBLISHED
+from methyl_lightning.data.splits import HEADLINE, TEST_VIEWS
+from methyl_lightning.evaluate.table import PUBLISHED
 from methyl_lightning.files import InputError
+from methyl_lightning.metrics.names import COLUMNS
 from methyl_lightning.report import page as report_page
 from methyl_lightning.report.__main__ import beside
 from methyl_lightning.report.page import draw, extremes, gather, write_report
