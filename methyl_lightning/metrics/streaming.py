@@ -68,7 +68,7 @@ class Spearman(Metric):
     measured: list[Tensor]
 
     def __init__(self, **settings: bool):
-        super().__init__(compute_on_cpu=True, **settings)
+        super().__init__(**settings)
         self.add_state("predicted", [], dist_reduce_fx="cat")
         self.add_state("measured", [], dist_reduce_fx="cat")
 

@@ -12,7 +12,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
-from torchmetrics import MeanAbsoluteError
+from torchmetrics import MeanAbsoluteError, Metric
 
 from methyl_lightning import __version__, networks
 from methyl_lightning.data.datamodule import GridBatch, GridDataModule, PairBatch
@@ -69,9 +69,11 @@ class MethylationModule(L.LightningModule):
         self._record: TrainingRecord | None = None
         self._take_record: Callable[[], TrainingRecord] | None = None
         self.card: dict[str, Any] = {}
-        # every rank sees the whole validation subset, so that nothing is gathered
-        self.val_mae = MeanAbsoluteError(sync_on_compute=False).set_dtype(torch.float64)
-        self.val_spearman = Spearman(sync_on_compute=False)
+        # a dict, so that they stay on the CPU (not every device has float64); every rank sees the whole subset
+        self._validation: dict[str, Metric] = {
+            "val/mae": MeanAbsoluteError(sync_on_compute=False).set_dtype(torch.float64),
+            "val/spearman": Spearman(sync_on_compute=False),
+        }
 
     def setup(self, stage: str) -> None:
         """Fit the statistics before the first step; a resumed checkpoint then overwrites them alike."""
@@ -143,15 +145,15 @@ class MethylationModule(L.LightningModule):
     def validation_step(self, batch: GridBatch, batch_idx: int) -> None:
         """Score predictions of the fixed validation subset."""
         measured_CS = ~batch.beta_CS.isnan()
-        predicted_N, measured_N = (values[measured_CS].double() for values in (self(batch), batch.beta_CS))
-        self.val_mae.update(predicted_N, measured_N)
-        self.val_spearman.update(predicted_N, measured_N)
+        predicted_N, measured_N = (values[measured_CS].cpu().double() for values in (self(batch), batch.beta_CS))
+        for metric in self._validation.values():
+            metric.update(predicted_N, measured_N)
 
     def on_validation_epoch_end(self) -> None:
         """Log MAE and Spearman pooled over the subset."""
-        values = {"val/mae": self.val_mae.compute().item(), "val/spearman": self.val_spearman.compute().item()}
-        self.val_mae.reset()
-        self.val_spearman.reset()
+        values = {name: metric.compute().item() for name, metric in self._validation.items()}
+        for metric in self._validation.values():
+            metric.reset()
         # sync_dist only makes sure that all ranks take the same decision to stop
         self.log_dict(values, prog_bar=True, sync_dist=True)
         # what checkpoints and early stopping go by: Spearman, or MAE as long as predictions do not differ at all
