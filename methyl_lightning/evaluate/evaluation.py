@@ -178,7 +178,7 @@ def save_training_curves(folder: Path) -> None:
     logs = sorted(folder.glob("log/*/metrics.csv"))  # a run that was continued has several
     if logs:
         log = pd.concat([pd.read_csv(path) for path in logs])
-        save_figure(figures.training_curves(log), folder / "figures" / "training_curves.png")
+        save_figure(figures.training_curves({"validation": log}), folder / "figures" / "training_curves.png")
 
 
 def save_data(store: Store, folder: Path) -> None:

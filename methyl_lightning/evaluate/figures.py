@@ -1,5 +1,8 @@
 """Frames and grids → matplotlib figures."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -15,28 +18,29 @@ from methyl_lightning.metrics.names import AXES
 SIZE = (9.0, 3.6)
 
 
-def training_curves(log: pd.DataFrame) -> Figure:
-    """Draw MAE and Spearman against steps.
+def training_curves(logs: Mapping[str, pd.DataFrame], colour: Mapping[str, Any] | None = None) -> Figure:
+    """Draw MAE and Spearman on the validation view against steps, one line a model; of a single one, the blocks' too.
 
     Parameters
     ----------
-    log
-        Columns ``step`` and, where logged, ``train/mae``, ``val/mae``, ``val/spearman`` (NaN between).
+    logs
+        By model, columns ``step`` and, where logged, ``train/mae``, ``val/mae``, ``val/spearman`` (NaN between).
+    colour
+        Of each model; matplotlib's own where not given.
     """
     figure = Figure(figsize=SIZE, layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for axes, curves, label in (
-        (left, (("train/mae", "training block"), ("val/mae", "validation")), AXES["mae"]),
-        (right, (("val/spearman", "validation"),), AXES["spearman"]),
-    ):
-        for (column, name), style in zip(curves, ("-", "o-") if len(curves) == 2 else ("o-",), strict=True):
-            if column in log:
-                curve = log[["step", column]].dropna()
-                colour = "0.6" if name == "training block" else "C0"
-                axes.plot(curve["step"], curve[column], style, color=colour, markersize=3, linewidth=1.2, label=name)
-        axes.set(xlabel="training step", ylabel=label)
-        axes.legend(frameon=False)
+    panels = figure.subplots(1, 2)
+    for axes, metric in zip(panels, ("mae", "spearman"), strict=True):
+        for model, log in logs.items():
+            if metric == "mae" and len(logs) == 1:
+                block = log.reindex(columns=["step", "train/mae"]).dropna()
+                axes.plot(block["step"], block["train/mae"], color="0.6", linewidth=1.2, label="training block")
+            curve = log.reindex(columns=["step", f"val/{metric}"]).dropna()
+            style = {"color": colour[model] if colour else "C0", "markersize": 3, "linewidth": 1.3, "label": model}
+            axes.plot(curve["step"], curve[f"val/{metric}"], "o-", **style)
+        axes.set(xlabel="training step", ylabel=f"{AXES[metric]}, validation")
         sns.despine(ax=axes)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

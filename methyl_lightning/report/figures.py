@@ -64,29 +64,6 @@ def scores(results: pd.DataFrame, view: str, colour: Colours) -> Figure:
     return figure
 
 
-def validation_curves(logs: Mapping[str, pd.DataFrame], colour: Colours) -> Figure:
-    """Draw MAE and Spearman on the validation view against training steps, one line a model.
-
-    Parameters
-    ----------
-    logs
-        By model, columns ``step``, ``val/mae`` and ``val/spearman`` (NaN between).
-    colour
-        Of each model.
-    """
-    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
-    panels = figure.subplots(1, 2)
-    for axes, metric in zip(panels, ("mae", "spearman"), strict=True):
-        column = f"val/{metric}"
-        for model, log in logs.items():
-            curve = log.reindex(columns=["step", column]).dropna()
-            axes.plot(curve["step"], curve[column], "o-", color=colour[model], markersize=3, linewidth=1.3, label=model)
-        axes.set(xlabel="training step", ylabel=f"{AXES[metric]}, validation")
-        sns.despine(ax=axes)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    return figure
-
-
 def densities(cells: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     """Draw predicted against measured beta, one panel a model, on one colour scale.
 
@@ -221,6 +198,8 @@ def _grid(n: int, size: float) -> tuple[Figure, list[Axes]]:
     panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
     for axes in panels[n:]:
         axes.set_axis_off()
+    for axes in panels[max(0, n - columns) : n]:  # the last ones of their columns
+        axes.tick_params(labelbottom=True)
     return figure, panels[:n]
 
 

@@ -17,7 +17,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from methyl_lightning import __version__
-from methyl_lightning.data.splits import HEADLINE, PARTS, TEST_VIEWS
+from methyl_lightning.data.splits import HEADLINE, PARTS
+from methyl_lightning.evaluate.figures import training_curves
 from methyl_lightning.evaluate.table import PUBLISHED
 from methyl_lightning.files import InputError, replacing
 from methyl_lightning.metrics.names import COLUMNS, HEADINGS, MAIN
@@ -124,13 +125,9 @@ def _results(test_set: TestSet) -> Results:
         strata.append(read_table(model.folder, "strata.csv").assign(model=model.label))
         if model.own:
             comparisons.append(read_table(model.folder, "comparisons.csv").assign(model=model.label))
-    frames = (_together(tables) for tables in (strata, comparisons))
+    filled = ([table for table in tables if len(table)] for tables in (strata, comparisons))  # older runs have none
+    frames = (pd.concat(tables, ignore_index=True) if tables else pd.DataFrame() for tables in filled)
     return Results(test_set, results(test_set), logs, cells, cpgs, bins, *frames)
-
-
-def _together(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    filled = [table for table in tables if len(table)]
-    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame()
 
 
 def draw(found: Results) -> dict[str, Figure]:
@@ -144,8 +141,8 @@ def draw(found: Results) -> dict[str, Figure]:
         "calibration": page_figures.reliability(found.bins, colour),
     }
     if found.logs:
-        figures["training"] = page_figures.validation_curves(found.logs, colour)
-    if "metric" in found.strata:
+        figures["training"] = training_curves(found.logs, colour)
+    if len(found.strata):
         own = [model.label for model in found.test_set.models if model.own]
         chosen = [*own, *(name for name in IN_STRATA if name in models)][:MODELS_IN_STRATA]
         shown = found.strata[(found.strata["view"] == HEADLINE) & found.strata["model"].isin(chosen)]
@@ -212,6 +209,7 @@ def render(parts: list[dict[str, Any]]) -> str:
     environment.filters |= {"number": number, "count": "{:,}".format, "p_value": p_value}
     return environment.get_template(TEMPLATE).render(
         parts=parts,
+        several=len(parts) > 1,
         version=__version__,
         written=datetime.now().strftime("%-d %B %Y, %H:%M"),
         published=PUBLISHED,
@@ -241,10 +239,13 @@ def _contents(found: Results, images: dict[str, bytes]) -> dict[str, Any]:
         "runs": [_run_row(model, run) for model, run in zip(found.test_set.models, found.test_set.runs, strict=False)],
         "data": _data_facts(found),
         "columns": {key: HEADINGS[key] for key in (*COLUMNS, *HEADINGS) if key in set(found.scores["metric"])},
-        "views": {view: _view_rows(found.scores[found.scores["view"] == view]) for view in reversed(TEST_VIEWS)},
+        "views": {view: _wide(table, ["model", "own"]) for view, table in found.scores.groupby("view", sort=False)},
         "has_cpg_intervals": bool(found.scores["low_cpgs"].notna().any()),
-        "comparisons": _wide(found.comparisons, ["model", "reference"]),
-        "strata": _strata(found.strata),
+        "comparisons": _wide(_headline(found.comparisons), ["model", "reference"]),
+        "strata": {
+            STRATA_NAMES.get(str(by), str(by)): _wide(table, ["group", "model"])
+            for by, table in (_headline(found.strata).groupby("by", sort=False) if len(found.strata) else ())
+        },
         "correlations": [_correlation_row(model, scores) for model, scores in found.cpgs.items()],
         "bins": {model: bins.to_dict("records") for model, bins in found.bins.items()},
         "errors": {model: calibration_error(bins) for model, bins in found.bins.items()},
@@ -256,32 +257,20 @@ def _contents(found: Results, images: dict[str, bytes]) -> dict[str, Any]:
     }
 
 
+def _headline(table: pd.DataFrame) -> pd.DataFrame:
+    """Take the headline view and the main metrics of a long table, which may be empty."""
+    return table[(table["view"] == HEADLINE) & table["metric"].isin(MAIN)] if len(table) else table
+
+
 def _wide(table: pd.DataFrame, keys: list[str]) -> list[dict[str, Any]]:
-    """Lay the headline view of a long table out as one row for each value of the keys, with a cell a main metric."""
+    """Lay a long table out as one row for each value of the keys, with a cell a metric."""
     if table.empty:
         return []
-    shown = table[(table["view"] == HEADLINE) & table["metric"].isin(MAIN)]
     return [
         dict(zip(keys, values, strict=True))
         | {"first": part.iloc[0].to_dict(), "cells": part.set_index("metric").to_dict("index")}
-        for values, part in shown.groupby(keys, sort=False)
+        for values, part in table.groupby(keys, sort=False)
     ]
-
-
-def _strata(table: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for row in _wide(table, ["by", "group", "model"]):
-        rows.setdefault(STRATA_NAMES.get(row["by"], row["by"]), []).append(row)
-    return rows
-
-
-def _view_rows(scores: pd.DataFrame) -> dict[str, Any]:
-    first = scores.iloc[0]
-    rows = [
-        {"model": model, "own": bool(part["own"].iloc[0]), "cells": part.set_index("metric").to_dict("index")}
-        for model, part in scores.groupby("model", sort=False)
-    ]
-    return {"n_cpgs": first["n_cpgs"], "n_samples": first["n_samples"], "n_pairs": first["n_pairs"], "rows": rows}
 
 
 def _run_row(model: Any, run: Any) -> dict[str, Any]:
