@@ -91,7 +91,7 @@ def print_table(rows: list[list[str]], folder: Path) -> None:
         rows,
         "Test views: value ({intervals}); Spearman pooled, and averaged over batches of 50 cells; Pearson pooled",
         intervals="95 % interval over patients",
-        wide=212,
+        wide=235,
         names=3,
         wrapped=("cohort",),
     )

@@ -1,8 +1,9 @@
 """95 % intervals by bootstrap over patients and over CpGs, and the difference between two models on the same cells.
 
 A resample is one weight per sample (how often its patient was drawn) or per CpG, and every metric is computed from
-weights, exactly as if the resampled grid had been copied together; only the pooled Spearman takes its change from ranks
-in bins. Drawing CpGs is the same on the transposed grid, where the medians over CpGs and over samples change places.
+weights, exactly as if the resampled grid had been copied together. Two things come from the whole grid: the bins where
+ranks of the pooled Spearman are counted, and the shift of each sample that ``mas_pcc_centred`` leaves out. Drawing CpGs
+is the same on the transposed grid, where the medians over CpGs and over samples change places.
 
 Axis letters: C CpGs, S samples, A rows, B columns (what is drawn), R resamples, P patients, M sums, X and Y bins,
 J joint bins.
@@ -60,14 +61,6 @@ class Difference(NamedTuple):
     p: float
 
 
-def evaluate_grid(
-    measured_CS: np.ndarray, predicted_CS: np.ndarray, patient_S: np.ndarray, seed: int = 0
-) -> dict[str, Interval]:
-    """Every metric of a grid with its 95 % percentile interval over patients: see :func:`bootstrap_grid`."""
-    found = bootstrap_grid(measured_CS, predicted_CS, patient_S, seed, over=("patients",))
-    return {name: interval(one.value, one.patients_R) for name, one in found.items()}
-
-
 def bootstrap_grid(
     measured_CS: np.ndarray,
     predicted_CS: np.ndarray,
@@ -116,6 +109,8 @@ def bootstrap_grid(
     known_C, known_S = known_CS.any(axis=1), known_CS.any(axis=0)
     n_resamples = n_resamples or (N_RESAMPLES_COSTLY if np.count_nonzero(known_CS) > LARGE else N_RESAMPLES)
     value = _values(measured_CS, predicted_CS, seed, batches)
+    pairs = dict.fromkeys(("mas_pcc", "mac_pcc"), (measured_CS, predicted_CS))
+    pairs["mas_pcc_centred"] = metrics.without_shift(measured_CS, predicted_CS)
     unit_S = np.full(len(patient_S), -1)
     unit_S[known_S] = np.unique(np.asarray(patient_S)[known_S], return_inverse=True)[1]
     unit_C = np.where(known_C, np.cumsum(known_C) - 1, -1)
@@ -123,11 +118,12 @@ def bootstrap_grid(
     if "patients" in over and unit_S.max() > 0:
         rng = np.random.default_rng(seed)
         weight_RS = draw(unit_S, n_resamples, rng)
-        resampled["patients"] = _resample(measured_CS, predicted_CS, weight_RS, ("mas_pcc", "mac_pcc"), value, rng)
+        resampled["patients"] = _resample(pairs, weight_RS, ("mas_pcc", "mas_pcc_centred"), value, rng)
     if "cpgs" in over and unit_C.max() > 0:
         rng = np.random.default_rng([seed, 1])
         weight_RC = draw(unit_C, n_resamples, rng)
-        resampled["cpgs"] = _resample(measured_CS.T, predicted_CS.T, weight_RC, ("mac_pcc", "mas_pcc"), value, rng)
+        turned = {name: (measured.T, predicted.T) for name, (measured, predicted) in pairs.items()}
+        resampled["cpgs"] = _resample(turned, weight_RC, ("mac_pcc",), value, rng)
     nothing = np.full(n_resamples, math.nan)
     return {
         name: Bootstrap(value[name], *(resampled[unit].get(name, nothing) for unit in ("patients", "cpgs")))
@@ -193,29 +189,31 @@ def _some_rows(measured_AB: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _resample(
-    measured_AB: np.ndarray,
-    predicted_AB: np.ndarray,
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]],
     weight_RB: np.ndarray,
-    medians: tuple[str, str],
+    over_rows: tuple[str, ...],
     value: Mapping[str, float],
     rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
-    """Compute the metrics of every resample of columns; ``medians`` name those over rows and over columns."""
+    """Compute the metrics of every resample of columns; ``pairs`` are the [A, B] grids of each median correlation."""
+    measured_AB, predicted_AB = pairs["mas_pcc"]
     centres = (float(np.nanmean(measured_AB, dtype=np.float64)), float(np.mean(predicted_AB, dtype=np.float64)))
     sums_BM = metrics.column_sums(measured_AB, predicted_AB, centres).T
     sums_RM = np.zeros((len(weight_RB), sums_BM.shape[1]))
     for columns in pieces(len(sums_BM), len(weight_RB)):
         sums_RM += weight_RB[:, columns].astype(np.float64) @ sums_BM[columns]
     error_R, square_R, count_R = sums_RM[:, :3].T
-    over_rows, over_columns = medians
     found = {
         "mae": error_R / count_R,
         "mse": square_R / count_R,
         "pearson": metrics.correlation_of_sums(sums_RM[:, 2:].T, centres),
         "spearman": _resampled_spearman(measured_AB, predicted_AB, weight_RB, value["spearman"]),
-        over_rows: _median_over_rows(measured_AB, predicted_AB, weight_RB),
-        over_columns: _weighted_medians(metrics.pearson_per_sample(measured_AB, predicted_AB), weight_RB),
     }
+    for name, pair in pairs.items():
+        if name in over_rows:
+            found[name] = _median_over_rows(*pair, weight_RB)
+        else:
+            found[name] = _weighted_medians(metrics.pearson_per_sample(*pair), weight_RB)
     if "spearman_batch50" in value:
         if sums_BM[:, 2].sum() > LARGE:
             some_A = _some_rows(measured_AB, rng)

@@ -10,9 +10,10 @@ HEADINGS = {
     "spearman": "Spearman",
     "spearman_batch50": "Spearman, by 50",
     "mas_pcc": "MAS-PCC",
+    "mas_pcc_centred": "MAS-PCC, centred",
     "mac_pcc": "MAC-PCC",
 }
-COLUMNS = ("mae", "spearman", "spearman_batch50", "pearson", "mas_pcc", "mac_pcc")  # of tables, in their order
+COLUMNS = ("mae", "spearman", "spearman_batch50", "pearson", "mas_pcc", "mas_pcc_centred", "mac_pcc")  # of tables
 MAIN = ("mae", "spearman", "mas_pcc")  # where there is room for few
 AXES = HEADINGS | {"mae": "MAE (beta)", "spearman": "Spearman, pooled"}  # beside the axes of figures
 UNDEFINED = "–"

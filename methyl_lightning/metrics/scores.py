@@ -12,7 +12,7 @@ T batches, K cells of a batch, D drawn columns, M sums.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,10 @@ RELATIVE_NOISE = 1e-5
 BATCH_SIZE = 50
 N_BATCHES = 1000
 VALUES_IN_MEMORY = 2**22
+TURNS, STILL = 50, 1e-7  # a shift that moves by less stays: far below the store's beta step
+
+# gives the same pairs of float [C, S] arrays, measured (NaN missing) and predicted, each time: some CpGs, all samples
+Blocks = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
 
 
 class Cells(NamedTuple):
@@ -47,8 +51,7 @@ def mse(measured_CS: np.ndarray, predicted_CS: np.ndarray) -> float:
 def pearson(measured_CS: np.ndarray, predicted_CS: np.ndarray) -> float:
     """Pearson correlation pooled over the measured cells of float [C, S] grids; NaN as in :func:`pearson_per_cpg`."""
     mask_CS = measured_mask(measured_CS, predicted_CS)
-    row_1N = (measured_CS[mask_CS][None], predicted_CS[mask_CS][None])
-    return float(weighted_pearson(*row_1N, np.ones((1, row_1N[0].size)))[0, 0])
+    return float(correlation_per_row(measured_CS[mask_CS][None], predicted_CS[mask_CS][None])[0])
 
 
 def spearman(measured_CS: np.ndarray, predicted_CS: np.ndarray) -> float:
@@ -104,7 +107,7 @@ def pearson_per_cpg(measured_CS: np.ndarray, predicted_CS: np.ndarray) -> np.nda
         deviation is below 1e-5 of its magnitude, so that rounding in a constant predictor correlates with nothing.
     """
     measured_mask(measured_CS, predicted_CS)
-    return weighted_pearson(measured_CS, predicted_CS, np.ones((1, measured_CS.shape[1])))[:, 0]
+    return correlation_per_row(measured_CS, predicted_CS)
 
 
 def pearson_per_sample(measured_CS: np.ndarray, predicted_CS: np.ndarray) -> np.ndarray:
@@ -115,6 +118,63 @@ def pearson_per_sample(measured_CS: np.ndarray, predicted_CS: np.ndarray) -> np.
 def mas_pcc(measured_CS: np.ndarray, predicted_CS: np.ndarray) -> float:
     """Median over CpGs of the Pearson correlation across samples (MAS-PCC, MethylProphet 2025); NaN left out."""
     return median(pearson_per_cpg(measured_CS, predicted_CS))
+
+
+def mas_pcc_centred(measured_CS: np.ndarray, predicted_CS: np.ndarray) -> float:
+    """:func:`mas_pcc` of what :func:`without_shift` leaves: what is known of a CpG beyond one number a sample.
+
+    NaN where a prediction differs between samples by such a number alone.
+    """
+    return mas_pcc(*without_shift(measured_CS, predicted_CS))
+
+
+def without_shift(measured_CS: np.ndarray, predicted_CS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Take from measured and from predicted what all CpGs of a sample share: see :func:`sample_shifts`."""
+    measured_mask(measured_CS, predicted_CS)
+    rows = list(pieces(*measured_CS.shape))
+    shift_2S = sample_shifts(lambda: ((measured_CS[at], predicted_CS[at]) for at in rows))
+    return subtract(measured_CS, predicted_CS, shift_2S)
+
+
+def subtract(measured_CS: np.ndarray, predicted_CS: np.ndarray, shift_2S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Take its shift from every sample; grids keep their type, as another copy in float64 is large."""
+    measured_S, predicted_S = shift_2S
+    return (
+        measured_CS - measured_S.astype(measured_CS.dtype),
+        predicted_CS - predicted_S.astype(predicted_CS.dtype),
+    )
+
+
+def sample_shifts(blocks: Blocks) -> np.ndarray:
+    """Fit by least squares, over the measured cells, a sum of one value a CpG and one a sample; return the latter.
+
+    A sample's shift is the mean, over the CpGs measured in it, of what is left of them when each has lost its own mean
+    over the samples; where cells are missing the two are taken by turns, so that a prediction that is such a sum
+    leaves nothing.
+
+    Parameters
+    ----------
+    blocks
+        Called once a turn, twice where no cell is missing.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 [2, S], of measured and of predicted.
+    """
+    shift_2S: np.ndarray = np.zeros((2, 1))
+    for _ in range(TURNS):
+        step_2S, count_S = np.zeros((2, 1)), np.zeros(1)
+        for grids in blocks():
+            mask_CS = ~np.isnan(grids[0])
+            left = (_deviations(grid_CS - shift_S, mask_CS) for grid_CS, shift_S in zip(grids, shift_2S, strict=True))
+            step_2S = step_2S + np.stack([left_CS.sum(axis=0) for _, left_CS in left])
+            count_S = count_S + mask_CS.sum(axis=0)
+        step_2S = step_2S / np.maximum(count_S, 1)
+        shift_2S = shift_2S + step_2S
+        if np.abs(step_2S).max() < STILL:
+            break
+    return shift_2S
 
 
 def mac_pcc(measured_CS: np.ndarray, predicted_CS: np.ndarray) -> float:
@@ -221,6 +281,11 @@ def _spearman_rows(measured_TK: np.ndarray, predicted_TK: np.ndarray) -> np.ndar
     ranks_TK = rankdata(np.stack([measured_TK, predicted_TK]), axis=-1)  # many short rows: faster than counting each
     x_TK, y_TK = ranks_TK - (measured_TK.shape[1] + 1) / 2
     return rank_correlation(*((a_TK * b_TK).sum(axis=1) for a_TK, b_TK in ((x_TK, y_TK), (x_TK, x_TK), (y_TK, y_TK))))
+
+
+def correlation_per_row(measured_AB: np.ndarray, predicted_AB: np.ndarray) -> np.ndarray:
+    """Pearson correlation of each row across columns: float64 [A], NaN as in :func:`pearson_per_cpg`."""
+    return weighted_pearson(measured_AB, predicted_AB, np.ones((1, measured_AB.shape[1])))[:, 0]
 
 
 def weighted_pearson(measured_AB: np.ndarray, predicted_AB: np.ndarray, weight_RB: np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ Axis letters: C CpGs of a block, S samples, N cells, U bins, M sums; 2 is measur
 """
 
 import math
-from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -21,20 +20,21 @@ from torchmetrics.utilities import dim_zero_cat
 
 from methyl_lightning.metrics.names import HEADINGS
 from methyl_lightning.metrics.scores import (
+    Blocks,
     check_block,
     column_sums,
     correlation_of_sums,
+    correlation_per_row,
     median,
     midranks,
     rank_correlation,
+    sample_shifts,
     spearman,
-    weighted_pearson,
+    subtract,
 )
 
 N_BINS = 2**20
 CENTRE = 0.5  # of beta: sums of what is left of it do not lose digits
-
-Blocks = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
 
 
 class Streamed(NamedTuple):
@@ -43,7 +43,7 @@ class Streamed(NamedTuple):
     Attributes
     ----------
     values
-        ``mae``, ``mse``, ``pearson``, ``spearman``, ``mas_pcc``, ``mac_pcc`` as in
+        ``mae``, ``mse``, ``pearson``, ``spearman``, ``mas_pcc``, ``mas_pcc_centred``, ``mac_pcc`` as in
         :mod:`methyl_lightning.metrics.scores`.
     spearman_error
         The exact Spearman correlation is at most so far away.
@@ -108,8 +108,7 @@ class GridSums(Metric):
         for i, grid_CS in enumerate((measured_CS, predicted_CS)):
             self.low[i] = np.minimum(self.low[i], grid_CS.min(initial=np.inf, where=mask_CS))
             self.high[i] = np.maximum(self.high[i], grid_CS.max(initial=-np.inf, where=mask_CS))
-        correlation_C1 = weighted_pearson(measured_CS, predicted_CS, np.ones((1, mask_CS.shape[1])))
-        self.per_cpg.append(torch.from_numpy(correlation_C1[:, 0]))
+        self.per_cpg.append(torch.from_numpy(correlation_per_row(measured_CS, predicted_CS)))
 
     def compute(self) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
         """Return all metrics but Spearman, and the correlations of every CpG and of every sample."""
@@ -185,8 +184,7 @@ def stream_metrics(blocks: Blocks) -> Streamed:
     Parameters
     ----------
     blocks
-        Called three times; gives the same pairs of float [C, S] arrays, measured (NaN missing) and predicted, each
-        time: some CpGs, and all samples.
+        Called three times, and some more for :func:`methyl_lightning.metrics.scores.sample_shifts`.
 
     Raises
     ------
@@ -199,9 +197,12 @@ def stream_metrics(blocks: Blocks) -> Streamed:
         sums.update(measured_CS, predicted_CS)
     assert sums is not None
     values, per_cpg_C, per_sample_S = sums.compute()
-    counts = RankCounts(sums.low, sums.high)
+    counts, centred = RankCounts(sums.low, sums.high), []
+    shift_2S = sample_shifts(blocks)
     for measured_CS, predicted_CS in blocks():
         counts.update(measured_CS, predicted_CS)
+        centred.append(correlation_per_row(*subtract(measured_CS, predicted_CS, shift_2S)))
+    values["mas_pcc_centred"] = median(np.concatenate(centred))
     rank_2U, square_2, error = counts.compute()
     product = 0.0
     for measured_CS, predicted_CS in blocks():

@@ -125,7 +125,8 @@ def in_short(scores: pd.DataFrame, comparisons: pd.DataFrame) -> list[str]:
         if not mine["mae"]["own"]:
             continue
         text = f"{model}: MAE {_cell(mine['mae'])}, pooled Spearman {_cell(mine['spearman'])}"
-        text += f", MAS-PCC {_cell(mine['mas_pcc'])}."
+        text += f", MAS-PCC {_cell(mine['mas_pcc'])}"
+        text += f", centred {_cell(mine['mas_pcc_centred'])}." if "mas_pcc_centred" in mine else "."
         if EVERY_SAMPLE_ALIKE in cells:
             alike = cells[EVERY_SAMPLE_ALIKE]
             text += f" The sequence alone, which knows nothing of a sample, has MAE {_cell(alike['mae'])}"

@@ -44,7 +44,7 @@ def run(tmp_path: Path) -> Path:
 def test_references_are_compared_and_written(run: Path) -> None:
     table = compare_references(run, "Ours")
     read = pd.read_csv(run / "comparisons.csv")
-    assert tuple(read.columns) == COLUMNS and len(read) == len(table) == 7 + 2
+    assert tuple(read.columns) == COLUMNS and len(read) == len(table) == 8 + 2
     assert set(read["model"]) == {"Ours"} and set(read["view"]) == {VIEW}
     assert read[read["reference"] == "flat"]["metric"].tolist() == ["mae", "mse"]  # the others are not defined
     measured_CS, predicted_CS = grids()

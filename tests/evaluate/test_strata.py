@@ -57,7 +57,7 @@ def test_metrics_of_a_group_are_those_of_its_cells() -> None:
     table = strata_table(measured_CS, predicted_CS, np.arange(12).astype(str), parts, seed=0)
     assert tuple(table.columns) == COLUMNS
     assert set(table["by"]) == {"tss_distance", "island", "variance", "cohort"}
-    assert len(table) == 6 * len(table.groupby(["by", "group"]))
+    assert len(table) == 7 * len(table.groupby(["by", "group"]))
     for part in parts:
         at = np.ix_(part.cpg_C, part.sample_S)
         rows = table[(table["by"] == part.by) & (table["group"] == part.group)].set_index("metric")

@@ -8,10 +8,15 @@ from conftest import grids
 
 from methyl_lightning.metrics import bootstrap as intervals
 from methyl_lightning.metrics import scores as metrics
-from methyl_lightning.metrics.bootstrap import METRICS, bootstrap_grid, difference, draw, evaluate_grid, interval
+from methyl_lightning.metrics.bootstrap import METRICS, Interval, bootstrap_grid, difference, draw, interval
 
 KEYS = list(METRICS)
 PATIENTS = np.arange(24).astype(str)
+
+
+def over_patients(measured_CS: np.ndarray, predicted_CS: np.ndarray, patient_S: np.ndarray) -> dict[str, Interval]:
+    found = bootstrap_grid(measured_CS, predicted_CS, patient_S, over=("patients",))
+    return {name: interval(one.value, one.patients_R) for name, one in found.items()}
 
 
 @pytest.mark.parametrize("digits", [4, 1])
@@ -23,6 +28,7 @@ def test_resamples_equal_copied_ones(digits: int) -> None:
     weight_RC = draw(np.arange(60), 30, np.random.default_rng([3, 1]))
     assert (weight_RS[:, ::2] == weight_RS[:, 1::2]).all() and (weight_RS[:, ::2].sum(axis=1) == 12).all()
     assert (weight_RC.sum(axis=1) == 60).all()
+    given = measured_CS, predicted_CS
     copies = {
         "patients": [(slice(None), np.repeat(np.arange(24), weight_S)) for weight_S in weight_RS],
         "cpgs": [(np.repeat(np.arange(60), weight_C), slice(None)) for weight_C in weight_RC],
@@ -31,8 +37,10 @@ def test_resamples_equal_copied_ones(digits: int) -> None:
         if name == "spearman_batch50":
             continue
         metric = getattr(metrics, name)
+        resampled = metrics.mas_pcc if name == "mas_pcc_centred" else metric  # of what the whole grid's shift leaves
         for unit, drawn in copies.items():
-            naive_R = [metric(measured_CS[at], predicted_CS[at]) for at in drawn]
+            pair = metrics.without_shift(measured_CS, predicted_CS) if name == "mas_pcc_centred" else given
+            naive_R = [resampled(*(grid_CS[at] for grid_CS in pair)) for at in drawn]
             resampled_R = getattr(found[name], f"{unit}_R")
             np.testing.assert_allclose(
                 resampled_R, naive_R, atol=5e-4 if name == "spearman" else 1e-9, err_msg=f"{name} {unit}"
@@ -66,8 +74,8 @@ def test_values_are_those_of_the_functions_and_lie_in_their_intervals() -> None:
         for resampled_R in (one.patients_R, one.cpgs_R):
             value, low, high = interval(one.value, resampled_R)
             assert low < value < high and high - low < 0.25
-    over_patients = evaluate_grid(measured_CS, predicted_CS, np.arange(40).astype(str))
-    assert over_patients == {name: interval(one.value, one.patients_R) for name, one in found.items()}
+    alone = over_patients(measured_CS, predicted_CS, np.arange(40).astype(str))
+    assert alone == {name: interval(one.value, one.patients_R) for name, one in found.items()}
 
 
 def test_a_large_grid_gives_the_same_but_for_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,9 +111,9 @@ def test_missing_cells_never_count() -> None:
 
 def test_patients_not_samples_are_resampled() -> None:
     measured_CS, predicted_CS = (np.repeat(grid_CS, 4, axis=1) for grid_CS in grids(40, 12))
-    together = evaluate_grid(measured_CS, predicted_CS, np.repeat(np.arange(12), 4).astype(str))
-    apart = evaluate_grid(measured_CS, predicted_CS, np.arange(48).astype(str))
-    for key in ("mae", "mse", "pearson", "spearman", "mas_pcc", "mac_pcc"):
+    together = over_patients(measured_CS, predicted_CS, np.repeat(np.arange(12), 4).astype(str))
+    apart = over_patients(measured_CS, predicted_CS, np.arange(48).astype(str))
+    for key in ("mae", "mse", "pearson", "spearman", "mas_pcc", "mas_pcc_centred", "mac_pcc"):
         assert together[key].value == apart[key].value
         assert together[key].high - together[key].low > 1.3 * (apart[key].high - apart[key].low), key
 
@@ -119,12 +127,12 @@ def test_what_is_not_defined_has_no_interval() -> None:
         assert np.isnan(one_cpg[name].cpgs_R).all()
         assert np.isnan(interval(0.5, one_cpg[name].cpgs_R)[1:]).all()
     constant = bootstrap_grid(measured_CS, np.full_like(predicted_CS, 0.3), PATIENTS, n_resamples=10)
-    for name in ("pearson", "spearman", "spearman_batch50", "mas_pcc", "mac_pcc"):
+    for name in ("pearson", "spearman", "spearman_batch50", "mas_pcc", "mas_pcc_centred", "mac_pcc"):
         assert math.isnan(constant[name].value) and np.isnan(constant[name].patients_R).all(), name
         assert np.isnan(constant[name].cpgs_R).all(), name
     noise = np.random.default_rng(1).choice([-1, 0, 1], measured_CS.shape) * np.finfo(np.float32).eps
     flat_CS = (predicted_CS[:, :1] * (1 + noise)).astype(np.float32)
-    assert np.isnan(evaluate_grid(measured_CS, flat_CS, PATIENTS)["mas_pcc"]).all()
+    assert np.isnan(over_patients(measured_CS, flat_CS, PATIENTS)["mas_pcc"]).all()
 
 
 def test_seed_decides() -> None:
@@ -187,6 +195,6 @@ def test_equal_models_are_rarely_called_different() -> None:
 def test_patients_must_match_the_samples() -> None:
     measured_CS, predicted_CS = grids(10, 6)
     with pytest.raises(ValueError, match=r"patient_S has shape \(5,\)"):
-        evaluate_grid(measured_CS, predicted_CS, np.array(["p"] * 5))
+        over_patients(measured_CS, predicted_CS, np.array(["p"] * 5))
     with pytest.raises(ValueError, match=r"predicted_CS .* not finite"):
-        evaluate_grid(measured_CS, predicted_CS * np.nan, PATIENTS[:6])
+        over_patients(measured_CS, predicted_CS * np.nan, PATIENTS[:6])

@@ -12,6 +12,7 @@ from methyl_lightning.metrics.scores import (
     mac_pcc,
     mae,
     mas_pcc,
+    mas_pcc_centred,
     mse,
     pearson,
     pearson_per_cpg,
@@ -20,7 +21,7 @@ from methyl_lightning.metrics.scores import (
     spearman_batch50,
 )
 
-POOLED = (mae, mse, pearson, spearman, spearman_batch50, mas_pcc, mac_pcc)
+POOLED = (mae, mse, pearson, spearman, spearman_batch50, mas_pcc, mas_pcc_centred, mac_pcc)
 
 
 def naive_pearson(measured_N: np.ndarray, predicted_N: np.ndarray) -> float:
@@ -64,6 +65,31 @@ def test_correlation_takes_any_shift_and_scale():
     expected_C = pearson_per_cpg(measured_CS, predicted_CS)
     np.testing.assert_allclose(pearson_per_cpg(measured_CS, shifted_CS), expected_C, atol=1e-9)
     np.testing.assert_allclose(pearson_per_cpg(measured_CS, 1e-6 * predicted_CS), expected_C, atol=1e-6)
+
+
+def additive(grid_CS, mask_CS):
+    """Fit one value a CpG and one a sample by least squares, from the design of all measured cells."""
+    c_N, s_N = np.nonzero(mask_CS)
+    n_cpgs, n_samples = grid_CS.shape
+    design = np.zeros((len(c_N), n_cpgs + n_samples))
+    design[np.arange(len(c_N)), c_N] = design[np.arange(len(c_N)), n_cpgs + s_N] = 1
+    effects = np.linalg.lstsq(design, grid_CS[c_N, s_N].astype(float), rcond=None)[0]
+    return effects[:n_cpgs, None] + effects[n_cpgs:]
+
+
+def test_what_all_cpgs_of_a_sample_share_does_not_count_when_centred():
+    measured_CS, predicted_CS = grids()
+    measured_CS[5, :20] = np.nan
+    mask_CS = ~np.isnan(measured_CS)
+    left = [grid_CS - additive(grid_CS, mask_CS) for grid_CS in (measured_CS, predicted_CS)]
+    expected = mas_pcc(np.where(mask_CS, left[0], np.nan), left[1])
+    assert mas_pcc_centred(measured_CS, predicted_CS) == pytest.approx(expected, abs=1e-5)
+    shift_S = np.random.default_rng(0).normal(size=24).astype(np.float32)
+    assert mas_pcc_centred(measured_CS + shift_S, predicted_CS - shift_S) == pytest.approx(expected, abs=1e-5)
+    assert mas_pcc(measured_CS + shift_S, predicted_CS - shift_S) < -0.9
+    one_number_CS = predicted_CS[:, :1] + np.arange(24, dtype=np.float32) / 100
+    assert not math.isnan(mas_pcc(measured_CS, one_number_CS))
+    assert math.isnan(mas_pcc_centred(measured_CS, one_number_CS))
 
 
 def test_float_noise_in_a_constant_prediction_creates_no_correlation():

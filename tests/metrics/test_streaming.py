@@ -14,7 +14,7 @@ from methyl_lightning.metrics import scores as metrics
 from methyl_lightning.metrics import streaming
 from methyl_lightning.metrics.streaming import Blocks, GridSums, RankCounts, Spearman, stream_metrics
 
-NAMES = ("mae", "mse", "pearson", "spearman", "mas_pcc", "mac_pcc")
+NAMES = ("mae", "mse", "pearson", "spearman", "mas_pcc", "mas_pcc_centred", "mac_pcc")
 
 
 def blocks_of(measured_CS: np.ndarray, predicted_CS: np.ndarray, size: int) -> Blocks:
