@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.benchmarks import dilution
 from experiments.benchmarks.dense_pairs import DensePairs
 from experiments.benchmarks.write_cohort import COHORTS, N_CPGS, N_GENES, write_cohort
 from methyl_lightning.data.store import Store
@@ -36,6 +37,15 @@ def test_cohorts_of_any_size_can_be_written_and_prepared(tmp_path: Path) -> None
     of_luad = np.flatnonzero(store.samples["cohort"] == "LUAD")
     beta_S = store.beta(np.array([len(store.cpgs) - 1]), of_luad)[0]
     assert beta_S.tolist() == pytest.approx(expected, abs=1e-6, nan_ok=True)
+
+
+def test_the_cost_of_dilutions_is_a_row(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr(dilution, "ROUNDS", 1)
+    monkeypatch.setattr(dilution, "LEVELS", (3, 300))
+    name, *seconds, ratio = (cell.strip() for cell in dilution.measure(Path("run/best.ckpt")).strip("|").split("|"))
+    assert name == "simulated (40 genes, 12 CpGs × 4 samples)"
+    assert all(float(cell.removesuffix(" s")) >= 0 for cell in seconds) and float(ratio) > 0
 
 
 def test_the_published_form_has_the_layers_of_the_network() -> None:
