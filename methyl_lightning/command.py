@@ -1,4 +1,4 @@
-"""What the commands share: where conf/ is, the store that a configuration names, and errors in one line."""
+"""What the commands share: where conf/ is, and errors in one line."""
 
 import logging
 import os
@@ -70,7 +70,7 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
 
 
 def _exit(error: Exception) -> None:
-    """Print the error as one line, or raise it again where it is no one's input."""
+    """Print the error as one line, or raise it again where it is nobody's input."""
     message = str(error)
     if isinstance(error, InstantiationException):
         from lightning.fabric.utilities.exceptions import MisconfigurationException  # slow to import, rarely needed

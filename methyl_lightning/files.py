@@ -68,7 +68,7 @@ def _remove_stale(path: Path) -> None:
     """Remove the temporary files for ``path`` of processes of this host that are no more."""
     stale = re.compile(rf"\.{re.escape(path.name)}\.{re.escape(socket.gethostname())}\.(\d+)\.part(\.rows)?")
     for part in path.parent.iterdir():
-        if (found := stale.fullmatch(part.name)) and not _is_running(int(found[1])):
+        if (match := stale.fullmatch(part.name)) and not _is_running(int(match[1])):
             _remove(part)
 
 

@@ -246,7 +246,7 @@ def _chosen(wanted: int | Sequence[str], names: np.ndarray, kind: str) -> np.nda
 
 
 def summarise(repeats: pd.DataFrame) -> pd.DataFrame:
-    """Mean, standard deviation and 95 % interval of the mean (Student's t) over the repeats of each level.
+    """Compute mean, standard deviation and 95 % interval of the mean (Student's t) over the repeats of each level.
 
     Returns
     -------

@@ -59,8 +59,8 @@ def make_card(
 
 def calibration_of(module: MethylationModule) -> Calibration | None:
     """Return the calibration that the checkpoint carries, or None where it was never tested."""
-    found = module.card.get("calibration")
-    return None if found is None else Calibration(*(found[field] for field in Calibration._fields))
+    fields = module.card.get("calibration")
+    return None if fields is None else Calibration(*(fields[name] for name in Calibration._fields))
 
 
 def coverage_line(card: dict[str, Any]) -> str:
@@ -98,6 +98,6 @@ def describe(module: MethylationModule) -> str:
     return "\n".join([*lines, "limits of use", *(f"  {limit}" for limit in LIMITS)])
 
 
-def _view_lines(view: str, found: dict[str, Any]) -> list[str]:
-    lines = [f"metrics on {view} ({found['n_cpgs']:,} CpGs × {found['n_samples']:,} samples), 95 % interval"]
-    return lines + [f"  {HEADINGS[key]}: {with_interval(found[key], *found[f'{key}_ci95'])}" for key in MAIN]
+def _view_lines(view: str, scores: dict[str, Any]) -> list[str]:
+    lines = [f"metrics on {view} ({scores['n_cpgs']:,} CpGs × {scores['n_samples']:,} samples), 95 % interval"]
+    return lines + [f"  {HEADINGS[key]}: {with_interval(scores[key], *scores[f'{key}_ci95'])}" for key in MAIN]

@@ -50,7 +50,7 @@ def keep(encoded: Iterable[Any]) -> Iterator[list[Any]]:
 def predict_blocks(
     module: MethylationModule, cpgs: Iterable[Any], scaled: Iterable[Tensor]
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """Combine samples with one block of encoded CpGs after the other: its place, and its prediction, float32 [C, S].
+    """Combine samples with block after block of encoded CpGs: the place of each, and its prediction, float32 [C, S].
 
     Parameters
     ----------

@@ -133,7 +133,7 @@ class MethylationModule(L.LightningModule):
         return self.network(batch.cpgs, self.scaler(batch.expression_SG))
 
     def training_step(self, batch: GridBatch | PairBatch, batch_idx: int) -> Tensor:
-        """Mean absolute error over the measured cells of a block; one without any has no gradient."""
+        """Return the mean absolute error over the measured cells of a block; without any there is no gradient."""
         beta = batch.beta_N if isinstance(batch, PairBatch) else batch.beta_CS
         measured = ~beta.isnan()
         # never None where there are parameters: with several processes all must take part in the step
@@ -162,5 +162,5 @@ class MethylationModule(L.LightningModule):
         self.log("val/score", score, logger=False, sync_dist=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam, as the port."""
+        """Take Adam, as the port."""
         return torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=True)

@@ -130,7 +130,7 @@ class GroupMeans:
         self.count_R = np.bincount(self.code_S[self.code_S >= 0], minlength=len(self.names))
 
     def add(self, rows: slice, beta_SC: np.ndarray) -> None:
-        """Take a block of samples in; one without a group counts nowhere."""
+        """Add a block of samples; those without a group count nowhere."""
         code_S = self.code_S[rows]
         for r in np.unique(code_S[code_S >= 0]):
             self.sum_RC[r] += beta_SC[code_S == r].sum(axis=0, dtype=np.float64)

@@ -117,19 +117,19 @@ def prepared(
         if matched.coverage < min_coverage:
             remedy = "give more genes, aliases (genes=TABLE), or lower min_coverage"
             raise InputError(f"{opened.source}: {said}; below min_coverage={min_coverage:g}: {remedy}")
-        found = RecognisedUnits(units, "as told") if units else recognise(opened)
-        check_values(opened, found.units)
-        expressed_S = expressed_samples(opened, matched, found.units)
-        average_RS = average_matrix(opened, found.units, aggregate, label, k)
+        recognised = RecognisedUnits(units, "as told") if units else recognise(opened)
+        check_values(opened, recognised.units)
+        expressed_S = expressed_samples(opened, matched, recognised.units)
+        average_RS = average_matrix(opened, recognised.units, aggregate, label, k)
         rows = ExpressionRows(
-            opened, matched, found.units, record, module.provenance["units"], match, average_RS, expressed_S
+            opened, matched, recognised.units, record, module.provenance["units"], match, average_RS, expressed_S
         )
         calibration = calibration_of(module)
         notes = [
             *opened.notes,
             said,
-            f"units: {found.units} ({found.reason}), brought to the training's {module.provenance['units']} by "
-            f"match={match}",
+            f"units: {recognised.units} ({recognised.reason}), brought to the training's "
+            f"{module.provenance['units']} by match={match}",
             *cpg_set.notes,
             *_cpg_notes(module, cpg_set),
         ]
@@ -144,7 +144,7 @@ def prepared(
             "cohort": ", ".join(module.provenance["cohort"]),
             "assembly": module.provenance["assembly"],
             "expression": opened.source,
-            "units": found.units,
+            "units": recognised.units,
             "match": match,
             "aggregate": aggregate,
             "gene_coverage": matched.coverage,
