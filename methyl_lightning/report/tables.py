@@ -126,7 +126,8 @@ def in_short(scores: pd.DataFrame, comparisons: pd.DataFrame) -> list[str]:
             continue
         text = f"{model}: MAE {_cell(mine['mae'])}, pooled Spearman {_cell(mine['spearman'])}"
         text += f", MAS-PCC {_cell(mine['mas_pcc'])}"
-        text += f", centred {_cell(mine['mas_pcc_centred'])}." if "mas_pcc_centred" in mine else "."
+        centred = mine.get("mas_pcc_centred", {"value": math.nan})  # older runs have none
+        text += f", centred {_cell(centred)}." if math.isfinite(centred["value"]) else "."
         if EVERY_SAMPLE_ALIKE in cells:
             alike = cells[EVERY_SAMPLE_ALIKE]
             text += f" The sequence alone, which knows nothing of a sample, has MAE {_cell(alike['mae'])}"

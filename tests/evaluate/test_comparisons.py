@@ -90,3 +90,14 @@ def test_only_like_is_compared_with_like(run: Path, tmp_path: Path) -> None:
     assert (compare(run, tmp_path / "again")["difference"] == 0).all()
     with pytest.raises(InputError, match=r"bootstrap\.npz: no such file; test the model again"):
         compare(run, tmp_path / "nowhere")
+
+
+def test_a_metric_that_an_older_version_lacks_is_left_out(run: Path, tmp_path: Path) -> None:
+    leave(tmp_path / "older", *grids())
+    path = tmp_path / "older" / "bootstrap.npz"
+    with np.load(path) as arrays:
+        kept = {key: arrays[key] for key in arrays if "mas_pcc_centred" not in key}
+    np.savez_compressed(path, allow_pickle=False, **kept)
+    assert "mas_pcc_centred" in set(compare(run, run / "references" / "worse")["metric"])
+    table = compare(run, tmp_path / "older")
+    assert len(table) == 7 and "mas_pcc_centred" not in set(table["metric"])

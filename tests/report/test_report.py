@@ -20,7 +20,7 @@ from scipy import stats
 from methyl_lightning.data.splits import HEADLINE, TEST_VIEWS
 from methyl_lightning.evaluate.table import PUBLISHED
 from methyl_lightning.files import InputError
-from methyl_lightning.metrics.names import COLUMNS
+from methyl_lightning.metrics.names import COLUMNS, HEADINGS
 from methyl_lightning.report import page as report_page
 from methyl_lightning.report.__main__ import beside
 from methyl_lightning.report.page import draw, extremes, gather, write_report
@@ -438,3 +438,23 @@ def test_two_ceilings_have_no_predictions_either(copy: Path) -> None:
     write_report([str(copy), str(other)], page)
     shown = [cells for view, cells in Page(page).rows if view == HEADLINE and cells[0].strip() in ceilings]
     assert [cells[4].strip() == "–" for cells in shown] == [False, True]
+
+
+def test_a_run_of_a_version_without_a_metric_is_read(copy: Path) -> None:
+    new = "mas_pcc_centred"
+    assert new in set(results(test_sets([read_run(copy)])[0])["metric"])
+    for path in copy.rglob("metrics.json"):
+        views = json.loads(path.read_text())
+        kept = {view: {key: value for key, value in found.items() if new not in key} for view, found in views.items()}
+        path.write_text(json.dumps(kept))
+    for path in [*copy.rglob("strata.csv"), copy / "comparisons.csv"]:
+        table = pd.read_csv(path)
+        table[table["metric"] != new].to_csv(path, index=False)
+    output = copy.parent / "page.html"
+    write_report(str(copy), output)
+    (header,) = [
+        cells for _, cells in Page(output).rows if cells[:2] == ["Model ", "MAE "] and "Spearman, by 50 " in cells
+    ]
+    assert HEADINGS[new] not in {cell.strip() for cell in header} and HEADINGS["mas_pcc"] in {c.strip() for c in header}
+    (sentence,) = in_short(results(test_sets([read_run(copy)])[0]), pd.DataFrame())
+    assert "centred" not in sentence
