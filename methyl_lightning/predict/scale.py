@@ -14,7 +14,7 @@ from methyl_lightning.files import InputError
 from methyl_lightning.model.record import TrainingRecord, is_log2
 from methyl_lightning.predict.genes import GeneMatch
 from methyl_lightning.readers.annotated import Expression
-from methyl_lightning.readers.units import lowest_value, row_slices, to_linear
+from methyl_lightning.readers.units import CONVERTED, lowest_value, row_slices, to_linear
 
 MATCHES = ("quantile", "library", "none")
 
@@ -135,13 +135,17 @@ class ExpressionRows:
         self.average_RS = average_RS
         self.empty_R = ~expressed_S if average_RS is None else average_RS @ expressed_S == 0
         self.mean_G = record.mean_G
+        # the training's counts became those per million of all genes, the matched and the others
+        self._per_million = match == "none" and units == "counts" and training_units == CONVERTED["counts"]
+        every_I = sparse.csr_matrix(np.ones((genes.sum_IK.shape[0], int(self._per_million))))
+        self._sum_IK = sparse.csr_matrix(sparse.hstack([genes.sum_IK, every_I]))
         self.scale = TrainingScale.of_genes(
             training_units, record.linear_mean_G[genes.gene_K], record.quantile_QG[:, genes.gene_K]
         )
         self._together_RK: np.ndarray | None = None
         if average_RS is not None and average_RS.shape[0] != average_RS.shape[1]:
             # few rows of many samples each: gone through once, in the order of the file
-            self._together_RK = np.zeros((average_RS.shape[0], len(genes.gene_K)))
+            self._together_RK = np.zeros((average_RS.shape[0], self._sum_IK.shape[1]))
             for rows in row_slices(len(expression.obs)):
                 part = average_RS[:, rows] @ self._linear(rows)
                 self._together_RK += part.toarray() if isinstance(part, sparse.csr_matrix) else part
@@ -151,7 +155,7 @@ class ExpressionRows:
 
     def _linear(self, index: slice | np.ndarray) -> Any:
         """Read matched genes of some samples on the linear scale, float64 [n, K], sparse if the input is."""
-        return to_linear(self.expression.rows(index), self.units) @ self.genes.sum_IK
+        return to_linear(self.expression.rows(index), self.units) @ self._sum_IK
 
     def read(self, rows: slice) -> np.ndarray:
         """Read rows in the units of the training, float32 [n, G]; a gene that is not matched has its training mean.
@@ -166,6 +170,9 @@ class ExpressionRows:
             average_RS = self.average_RS[rows]
             wanted_S = np.unique(average_RS.indices)
             linear_RK = average_RS[:, wanted_S] @ self._linear(wanted_S)
+        if self._per_million:
+            linear_RK = linear_RK.toarray() if isinstance(linear_RK, sparse.csr_matrix) else linear_RK
+            linear_RK = linear_RK[:, :-1] * (1e6 / np.maximum(linear_RK[:, -1:], 1))
         expression_RG = np.tile(self.mean_G, (linear_RK.shape[0], 1))
         expression_RG[:, self.genes.gene_K] = to_training_scale(linear_RK, self.scale, self.match)
         if not np.isfinite(expression_RG).all():

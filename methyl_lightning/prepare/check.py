@@ -172,6 +172,8 @@ def _origin(provenance: dict[str, Any]) -> list[str]:
             f"cohort       {one['name']}: {one['cpgs']:,} CpGs, {one['samples']:,} samples, {one['genes']:,} genes, "
             f"{len(one['duplicates_left_out']):,} duplicates left out"
         )
+    for name, one in provenance.get("expression", {}).items():
+        lines.append(f"units        {name}: {one['units']} ({one['reason']}), stored as {one['stored']}")
     if provenance.get("sequences"):
         lines.append(
             "centres      " + ", ".join(f"{name} {count:,}" for name, count in provenance["sequences"].items())

@@ -19,7 +19,7 @@ from methyl_lightning.readers.formats import BARCODE, is_barcode, open_matrix
 from methyl_lightning.readers.genes import without_version
 from methyl_lightning.readers.matrices import Matrix
 from methyl_lightning.readers.text import refuse_repeats
-from methyl_lightning.readers.units import check_values
+from methyl_lightning.readers.units import StoredUnits, recognise_stored, to_log2
 
 log = logging.getLogger(__name__)
 PRIMARY = "01"
@@ -122,6 +122,8 @@ class Paired(NamedTuple):
         float32, genes × the paired samples, rows named without the version of an Ensembl id.
     genes
         Names of the rows as they stand in the file.
+    units
+        Of the file, and of ``expression_GS``.
     """
 
     cohort: Cohort
@@ -130,6 +132,7 @@ class Paired(NamedTuple):
     duplicates: list[str]
     expression_GS: pd.DataFrame
     genes: dict[str, str]
+    units: StoredUnits
 
 
 def list_cohorts(given: Mapping[str, Mapping[str, str]], shared: dict[str, Any]) -> list[Cohort]:
@@ -152,13 +155,16 @@ def list_cohorts(given: Mapping[str, Mapping[str, str]], shared: dict[str, Any])
     return found
 
 
-def pair(cohort: Cohort) -> Paired:
-    """Match the samples of a cohort's two tables and read its expression."""
+def pair(cohort: Cohort, units: str) -> Paired:
+    """Match the samples of a cohort's two tables and read its expression, which is told to be in some units."""
     methylation = open_matrix(cohort.methylation, "probe", missing=True)
     with open_expression(cohort.expression, None, False, (), cohort.assembly) as expression:
         names = expression.obs.index.astype(str)
         pairs, duplicates = pair_samples(cohort.methylation, methylation.columns, cohort.expression, names.tolist())
-        check_values(expression, "counts")
+        stored = recognise_stored(expression, units)
+        log.info(f"{cohort.expression}: {stored.units} ({stored.reason}), stored as {stored.stored}")
+        for note in expression.notes:
+            log.info(f"{cohort.expression}: {note}")
         keys = [without_version(name) for name in expression.var.index]
         genes = dict(zip(keys, expression.var.index, strict=True))
         if len(genes) < len(keys):
@@ -168,8 +174,9 @@ def pair(cohort: Cohort) -> Paired:
         ascending_S, place_S = np.unique(row_S, return_inverse=True)
         block_SG = expression.rows(ascending_S)
     block_SG = block_SG.toarray() if sparse.issparse(block_SG) else block_SG
-    table = pd.DataFrame(block_SG[place_S].T.astype(np.float32), keys, pairs.in_expression)
-    return Paired(cohort, methylation, pairs, duplicates, table, genes)
+    values_SG = to_log2(block_SG, stored.units)[place_S].astype(np.float32)
+    table = pd.DataFrame(values_SG.T, keys, pairs.in_expression)
+    return Paired(cohort, methylation, pairs, duplicates, table, genes, stored)
 
 
 def refuse_shared_samples(cohorts: list[Paired]) -> None:
@@ -181,6 +188,16 @@ def refuse_shared_samples(cohorts: list[Paired]) -> None:
                 where = f"{seen[name]} and {one.cohort.name}"
                 raise InputError(f"{one.cohort.methylation}: sample {name!r} is in {where}; take it out of one of them")
             seen[name] = one.cohort.name
+
+
+def common_units(cohorts: list[Paired]) -> str:
+    """Name the units in which all cohorts are stored."""
+    first = cohorts[0]
+    for other in cohorts[1:]:
+        if other.units.stored != first.units.stored:
+            both = f"{other.units.units}, stored as {other.units.stored}, {first.cohort.expression} {first.units.units}"
+            raise InputError(f"{other.cohort.expression}: is in {both}; give both in the same units")
+    return first.units.stored
 
 
 def common_genes(cohorts: list[Paired]) -> list[str]:

@@ -21,6 +21,7 @@ from methyl_lightning.prepare.provenance import provenance
 from methyl_lightning.prepare.samples import (
     Paired,
     common_genes,
+    common_units,
     list_cohorts,
     pair,
     refuse_shared_samples,
@@ -125,8 +126,10 @@ def tcga(
         Table of the relation of CpGs to islands; see :func:`methyl_lightning.readers.probes.read_islands`.
     selection
         Settings of :class:`methyl_lightning.prepare.selection.Selection`: which CpGs are kept.
-    cohort, assembly, units, anchor, limit_bp
+    cohort, assembly, anchor, limit_bp
         Kept in the store; the last two are those of :func:`methyl_lightning.data.distances.gene_distances`.
+    units
+        What the expression is told to be; see :func:`methyl_lightning.readers.units.recognise_stored`.
 
     Raises
     ------
@@ -153,8 +156,9 @@ def tcga(
     for path in files:
         if not path.is_file():
             raise InputError(f"{path}: cannot be read (no such file); check the name")
-    paired = [pair(one) for one in given]
+    paired = [pair(one, units) for one in given]
     refuse_shared_samples(paired)
+    units = common_units(paired)
     gene_names = common_genes(paired)
     gene_table = locate_genes(Path(genes), [paired[0].genes[name] for name in gene_names], given[0].assembly)
     with scratch_folder(Path(store), "store") as folder, ExitStack() as stack:
@@ -185,6 +189,7 @@ def tcga(
         found = {
             "filters": [count._asdict() for count in filters],
             "sequences": windows.counts,
+            "expression": {one.cohort.name: one.units._asdict() for one in paired},
             "cohorts": [_describe(one, file) for one, file in zip(paired, spilled, strict=True)],
         }
         sequence_CL = LazyRows((len(kept_C), window), lambda rows: windows.read(kept_C[rows]))

@@ -25,7 +25,9 @@ NO_GENE = re.compile(r"N_(unmapped|multimapping|noFeature|ambiguous)|__\w+|(ERCC
 TYPE_COLUMNS = ("feature_types", "feature_type", "feature_biotype")
 GENE_TYPES = ("gene expression", "gex", "gene", "rna", "")
 LOOKED_AT = 5_000  # names by which axes are told
-OTHER_TYPES = re.compile(r"antibody|adt|protein(?!_coding)|crispr|multiplex|hashtag|hto|peaks|atac|spike|custom", re.IGNORECASE)
+OTHER_TYPES = re.compile(
+    r"antibody|adt|protein(?!_coding)|crispr|multiplex|hashtag|hto|peaks|atac|spike|custom", re.IGNORECASE
+)
 
 
 @contextmanager

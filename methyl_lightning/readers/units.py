@@ -19,6 +19,7 @@ from methyl_lightning.readers.annotated import Expression
 UNITS = ("counts", "cpm", "log1p", "log2")
 OTHER_LOG = re.compile(r"(?P<base>log2|ln)\((?P<name>\w+)\s*\+\s*(?P<offset>[\d.]+(?:e-?\d+)?)\)")
 BASES = {"log2": 2.0, "ln": np.e}
+CONVERTED = {"counts": "log2(cpm+1)"}  # what is stored of them; of all other units log2(norm+1)
 OFFSETS = tuple(10.0**-k for k in range(1, 10))  # that people add to x
 LARGEST_LOG = {"log1p": 16.0, "log2": 32.0}  # no library has more than e^16 or 2^32 molecules of a gene
 TOLERANCE = 0.05  # how far from a whole number of molecules a value may be
@@ -41,6 +42,53 @@ def row_slices(n: int, size: int = ROWS) -> Iterator[slice]:
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
+class StoredUnits(NamedTuple):
+    """Units of a table, the reason for taking them as such, and what the store calls its values."""
+
+    units: str
+    reason: str
+    stored: str
+
+
+def recognise_stored(expression: Expression, told: str) -> StoredUnits:
+    """Tell in what units a table is that is to be stored, and how they are called then.
+
+    Parameters
+    ----------
+    expression
+        The table.
+    told
+        ``log2(norm+1)`` or the like: the values decide whether it is so, a table of other units is converted;
+        one of ``UNITS``, or a logarithm such as ``log2(tpm+0.001)``: converted; any other word: kept as it is.
+
+    Raises
+    ------
+    InputError
+        If a value is not finite, or none in such units.
+    """
+    named = OTHER_LOG.fullmatch(told)
+    if told in UNITS or read_offset(told):
+        told_name = f"log2({named['name']}+1)" if named else CONVERTED.get(told, "log2(norm+1)")
+        units = StoredUnits(told, "as told", told_name)
+    elif named is None:
+        units = StoredUnits(told, "as told", told)
+    else:
+        known = recognise(expression, "log2", LEAST_VALUES)
+        units = StoredUnits(*known, CONVERTED.get(known.units, told))
+    check_values(expression, units.units)
+    return units
+
+
+def to_log2(values: Any, units: str) -> Any:
+    """Convert values [S, I] to log2(x + 1), counts by way of those per million; what is no known unit stays."""
+    if (units not in UNITS and read_offset(units) is None) or units == "log2":
+        return values
+    linear_SI = to_linear(values, units)
+    if units == "counts":
+        linear_SI = linear_SI * (1e6 / np.maximum(linear_SI.sum(axis=1, keepdims=True), 1))
+    return np.log2(linear_SI + 1)
+
+
 def read_offset(units: str) -> tuple[float, float] | None:
     """Read base and offset of units such as ``log2(x+0.001)``; None for all others, and where 1 is added."""
     named = OTHER_LOG.fullmatch(units)
@@ -49,9 +97,11 @@ def read_offset(units: str) -> tuple[float, float] | None:
 
 
 def lowest_value(units: str) -> float:
-    """Tell which value stands for nothing in such units."""
+    """Tell which value stands for nothing in such units; −∞ where that is not known."""
     other = read_offset(units)
-    return 0.0 if other is None else float(np.log(other[1]) / np.log(other[0]))
+    if other is None:
+        return 0.0 if units in UNITS else -np.inf
+    return float(np.log(other[1]) / np.log(other[0]))
 
 
 def to_linear(values: Any, units: str) -> Any:
@@ -84,8 +134,10 @@ def _refuse_words(expression: Expression, dtype: np.dtype) -> None:
         raise InputError(f"{expression.source}: its values are {dtype}, not numbers; choose another layer")
 
 
-def recognise(expression: Expression, fallback: str | None = None) -> RecognisedUnits:
+def recognise(expression: Expression, fallback: str | None = None, least: int = 1) -> RecognisedUnits:
     """Recognise the units of an expression from its values, with the help of what scanpy noted.
+
+    Fewer than ``least`` values are taken for ``fallback``.
 
     Raises
     ------
@@ -98,6 +150,8 @@ def recognise(expression: Expression, fallback: str | None = None) -> Recognised
     lowest = min(float(row.min()) for row in rows if len(row))
     if lowest < 0:
         return _of_offset(expression, np.concatenate(rows), lowest)
+    if sum(map(len, rows)) < least:
+        return RecognisedUnits(fallback or expression.fallback_units, "too few values to tell")
     uns = {} if expression.log1p is None else {"log1p": expression.log1p}
     return recognise_units([row for row in rows if len(row)], uns, fallback or expression.fallback_units)
 
