@@ -16,9 +16,9 @@ from methyl_lightning.files import InputError
 from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.model.record import CPG_COLUMNS, TrainingRecord
 from methyl_lightning.readers.assemblies import refuse_assembly
-from methyl_lightning.readers.cpgs import PLACE, names_places, plain_name, read_names, read_places
+from methyl_lightning.readers.cpgs import PLACE, names_places, read_names, read_places
 from methyl_lightning.readers.fasta import Centres, find_centres, genome_windows, open_fasta, probe_windows
-from methyl_lightning.readers.probes import chromosome
+from methyl_lightning.readers.probes import chromosome, plain_name
 from methyl_lightning.readers.text import refuse_repeats
 
 ALL = "all"
@@ -124,8 +124,8 @@ def _known(source: str, ids: list[str], record: TrainingRecord) -> CpgSet:
     if (row_C < 0).any():
         missing = [name for name, row in zip(ids, row_C, strict=True) if row < 0]
         raise InputError(
-            f"{source}: {len(missing):,} of {len(ids):,} CpGs ({missing[0]!r}, …) are not in the training store; "
-            "give their positions as BED with genome=FASTA, or leave them out"
+            f"{source}: {len(missing):,} of {len(ids):,} CpGs ({missing[0]!r}, …) are not in the training store "
+            f"({known[0]!r}, …); give their positions as BED with genome=FASTA, or leave them out"
         )
     _refuse_none_or_repeats(source, ids)
     table = record.cpgs.iloc[row_C].reset_index(drop=True)

@@ -3,7 +3,8 @@
 Legend: R rows of a chunk, C CpGs of the grid, S samples (of one cohort, or of all beside each other).
 """
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import pandas as pd
 
 from methyl_lightning.data.store import BETA_MISSING, encode_beta
 from methyl_lightning.readers.matrices import Chunk
+from methyl_lightning.readers.probes import plain_name
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -52,6 +56,20 @@ def spill(path: Path, chunks: Iterable[Chunk], n_samples: int) -> Spilled:
             cpgs += names
             measured.append((steps_RS != BETA_MISSING).sum(axis=1))
     return Spilled(path, pd.Index(cpgs), np.concatenate(measured), n_samples)
+
+
+def one_of_each(source: Path, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+    """Name CpGs without the suffixes of EPICv2; of several probes of one CpG the first is taken, and it is said so."""
+    seen: set[str] = set()
+    n_suffixes = n_probes = 0
+    for names, values_RS in chunks:
+        plain = [plain_name(name) for name in names]
+        first_R = [name not in seen and not seen.add(name) for name in plain]  # type: ignore[func-returns-value]
+        n_suffixes += sum(map(str.__ne__, names, plain))
+        n_probes += len(names)
+        yield Chunk([name for name, first in zip(plain, first_R, strict=True) if first], values_RS[first_R])
+    if n_suffixes:
+        log.info(f"{source}: {n_probes:,} probes of {len(seen):,} CpGs (EPICv2), of several of one the first is taken")
 
 
 def join_cpgs(cohorts: list[Spilled], how: str) -> pd.Index:

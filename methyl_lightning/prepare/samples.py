@@ -79,8 +79,12 @@ def pair_samples(
     ids = [name for name in chosen[0].index if name in chosen[1].index]
     if not ids:
         raise InputError(
-            f"{expression_path}: has no sample of {methylation_path} ({methylation[0]}, …); match the barcodes"
+            f"{expression_path}: has no sample of {methylation_path} ({expression[0]}, … here, {methylation[0]}, … "
+            "there); match the barcodes"
         )
+    log.info(
+        f"samples: {len(ids):,} in both, {len(methylation):,} with methylation, {len(expression):,} with expression"
+    )
     return Pairs(ids, chosen[0][ids].tolist(), chosen[1][ids].tolist()), duplicates
 
 

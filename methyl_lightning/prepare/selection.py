@@ -112,7 +112,11 @@ def by_annotation(
     if selection.autosomes:
         masks["on chromosomes 1–22"] = cpgs["chrom"].isin(AUTOSOMES).to_numpy()
     if selection.bed is not None:
-        masks[f"in {Path(selection.bed).name}"] = in_bed(Path(selection.bed), cpgs)
+        masks[f"in {Path(selection.bed).name}"] = inside_C = in_bed(Path(selection.bed), cpgs)
+        if not inside_C.any():
+            places = (cpgs["chrom"] + ":" + cpgs["position"].astype(str))[cpgs["chrom"] != ""].head(2)
+            wrong = f"no CpG is left by the filter 'in {Path(selection.bed).name}'"
+            raise InputError(f"{wrong}: none of its regions holds one ({', '.join(places)}, …); check {selection.bed}")
     if selection.gene_within_bp is not None:
         if selection.gene_within_bp > limit_bp:
             raise InputError(

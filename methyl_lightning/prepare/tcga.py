@@ -16,7 +16,7 @@ import pandas as pd
 from methyl_lightning.data.distances import gene_distances
 from methyl_lightning.data.store import UNKNOWN_POSITION, write_store
 from methyl_lightning.files import InputError, scratch_folder
-from methyl_lightning.prepare.gather import LazyRows, Spilled, gather, join_cpgs, measured_share, spill
+from methyl_lightning.prepare.gather import LazyRows, Spilled, gather, join_cpgs, measured_share, one_of_each, spill
 from methyl_lightning.prepare.provenance import provenance
 from methyl_lightning.prepare.samples import (
     Paired,
@@ -43,6 +43,7 @@ def _locate(maps: dict[Path, np.ndarray], cpgs: pd.Index, base: int, minus: str)
     placed: pd.DataFrame | None = None
     for path, having_C in maps.items():
         table = locate_cpgs(path, cpgs[having_C].tolist(), base, minus).set_index("id")
+        log.info(f"{path}: places {int((table['position'] >= 0).sum()):,} of {len(table):,} CpGs")
         if placed is None:
             placed = table
             continue
@@ -61,6 +62,9 @@ def _locate(maps: dict[Path, np.ndarray], cpgs: pd.Index, base: int, minus: str)
         placed.loc[fill] = other.loc[fill]
         placed = pd.concat([placed, table.drop(index=both)])
     assert placed is not None
+    if (placed["position"] == UNKNOWN_POSITION).all():
+        given = ", ".join(map(str, maps))
+        raise InputError(f"{given}: gives none of the {len(cpgs):,} CpGs a position from {base}; check probe_map_base")
     return placed.loc[cpgs].rename_axis("id").reset_index()
 
 
@@ -164,7 +168,7 @@ def tcga(
     with scratch_folder(Path(store), "store") as folder, ExitStack() as stack:
         spilled = []
         for k, one in enumerate(paired):
-            chunks = checked_beta(one.methylation, one.pairs.in_methylation)
+            chunks = one_of_each(one.methylation.path, checked_beta(one.methylation, one.pairs.in_methylation))
             spilled.append(spill(folder / str(k), chunks, len(one.pairs.ids)))
         names = join_cpgs(spilled, cpg_join)
         if not len(names):
@@ -173,10 +177,13 @@ def tcga(
         cpgs = _locate(maps, names, probe_map_base, probe_map_minus)
         if islands is not None:
             cpgs["island"] = read_islands(Path(islands), names.tolist())
+            log.info(f"{islands}: knows {int((cpgs['island'] != '').sum()):,} of {len(cpgs):,} CpGs")
         probes = _having(paired, spilled, names, "sequences")
         genome = None if genome is None else Path(genome)
         windows = open_windows(stack, cpgs, window, genome, maps, probes, probe_map_base, probe_map_minus)
         distances = gene_distances(cpgs, gene_table, limit_bp, anchor)
+        near_C = np.diff(distances.indptr_C) > 0
+        log.info(f"{int(near_C.sum()):,} of {len(cpgs):,} CpGs have a gene within {limit_bp:,} bp")
         keep_C, filters = by_annotation(chosen, cpgs, distances, limit_bp, windows.off_cg_C)
         share_C = measured_share(spilled, names)
         keep_C, more_filters = by_values(chosen, share_C, keep_C)

@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 
 from methyl_lightning.files import InputError
-from methyl_lightning.readers.probes import chromosome
+from methyl_lightning.readers.probes import chromosome, plain_name
 from methyl_lightning.readers.text import read_cells
 
 PROBE = re.compile(r"(cg|ch\.|rs|nv)[\w.:-]*\d[\w.:-]*")
-REPLICATE = re.compile(r"((?:cg|ch|rs|nv)\S+)_[TB][CO]\d\d")  # cg00000029_TC21: how EPICv2 names the probes of a CpG
 PLACE = re.compile(r"(?P<chrom>[\w.]+):(?P<position>\d+)")
 HEADINGS = {
     "chrom": r"chrom|chromosome|chr(_hg\d+)?|seqnames?|cpg_chrm",
@@ -28,12 +27,6 @@ FROM_ONE = ("seqnames", "pos", "mapinfo", "base")  # headings of R, minfi, Illum
 # what callers write where BED has a name: the modification, or its context
 CODES = re.compile(r"[mhafc]|5m?h?m?C|6mA|21839|CG|CpG|C[HG][HG]", re.IGNORECASE)
 CALL_CELLS = 9  # bedMethyl has so many at least
-
-
-def plain_name(cpg: str) -> str:
-    """Name a CpG without the suffix by which EPICv2 tells its probes."""
-    replicate = REPLICATE.fullmatch(cpg)
-    return replicate[1] if replicate else cpg
 
 
 def _is_name(cell: str, known: Collection[str]) -> bool:

@@ -22,7 +22,7 @@ import pyfaidx
 
 from methyl_lightning.data.store import ALPHABET, encode_sequences
 from methyl_lightning.files import InputError
-from methyl_lightning.readers.probes import chromosome
+from methyl_lightning.readers.probes import chromosome, plain_name
 from methyl_lightning.readers.progress import shown
 
 log = logging.getLogger(__name__)
@@ -202,9 +202,13 @@ def probe_windows(probes: Fasta, cpgs: list[str], window: int) -> np.ndarray:
         If a probe has no record, or one that is odd or shorter than the window.
     """
     sequence_CL = np.empty((len(cpgs), window), dtype=np.uint8)
+    names = list(probes.records.keys())
+    record_of = {plain_name(name): name for name in reversed(names)} | {name: name for name in names}
     for first in range(0, len(cpgs), CHUNK):
         some = cpgs[first : first + CHUNK]
-        sequence_CL[first : first + CHUNK] = encode_sequences([_centre(probes, cpg, window) for cpg in some])
+        sequence_CL[first : first + CHUNK] = encode_sequences(
+            [_centre(probes, record_of.get(cpg, cpg), window) for cpg in some]
+        )
     return sequence_CL
 
 

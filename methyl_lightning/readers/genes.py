@@ -198,7 +198,8 @@ def locate_genes(path: Path, names: list[str], assembly: str = "") -> pd.DataFra
     row_of.pop("", None)
     row_G = [row_of.get(without_version(name), -1) for name in names]
     if max(row_G) < 0:
-        raise InputError(f"{path}: no gene of the expression table is in it ({names[0]!r}, …); use the same names")
+        has = f"{names[0]!r}, … there, {table['symbol'].iloc[0]!r}, … here"
+        raise InputError(f"{path}: no gene of the expression table is in it ({has}); use the same names")
     n_known = sum(row >= 0 for row in row_G)
     log.info(f"{path}: {kind}, gives the place of {n_known:,} of {len(names):,} genes")
     genes = table.reindex(row_G)[["symbol", "chrom", "start", "end", "strand"]].reset_index(drop=True).assign(id=names)

@@ -15,9 +15,12 @@ from methyl_lightning.readers.text import MISSING, read_table, refuse_cells, ref
 
 AUTOSOMES = [f"chr{number}" for number in range(1, 23)]
 STANDARD_CHROMOSOMES = [*AUTOSOMES, "chrX", "chrY", "chrM"]
-ACCESSION = re.compile(r"NC_0000(0[1-9]|1\d|2[0-4])\.\d+")  # RefSeq names of the human chromosomes, any assembly
-ACCESSION_NAMES = {"23": "X", "24": "Y"}
-MITOCHONDRIA = ("MT", "NC_012920.1")
+REFSEQ = re.compile(r"NC_0000(0[1-9]|1\d|2[0-4])\.\d+")  # of the human chromosomes, any assembly
+GENBANK = re.compile(r"CM000(6[6-8]\d)\.\d+")  # likewise, 663 is chromosome 1
+SPELLING = re.compile(r"(?:chromosome|chrom|chr)?[ _.-]?0*([1-9]\d?|[XYM]|MT)", re.IGNORECASE)
+LETTERS = {"23": "X", "24": "Y", "26": "M", "MT": "M"}  # numbers as PLINK has them
+MITOCHONDRIA = ("NC_012920.1", "J01415.2")
+REPLICATE = re.compile(r"((?:cg|ch|rs|nv)\S+)_[TB][CO]\d\d")  # cg00000029_TC21: how EPICv2 names the probes of a CpG
 
 ISLAND_RELATIONS = ("Island", "N_Shore", "S_Shore", "N_Shelf", "S_Shelf", "OpenSea")
 # what a column is called by UCSC Xena, Illumina, Bioconductor (assembly at the end) and the Zhou lab
@@ -31,12 +34,30 @@ PROBE_COLUMNS = {
 
 
 def chromosome(name: str) -> str:
-    """Name a chromosome as the store does, ``chr1`` … ``chrX``, ``chrM``; from ``1``, ``MT`` or ``NC_000001.10``."""
-    accession = ACCESSION.fullmatch(name)
-    if accession:
-        name = ACCESSION_NAMES.get(accession[1], accession[1].lstrip("0"))
+    """Name a chromosome as the store does, ``chr1`` … ``chrX``, ``chrM``; from ``1``, ``CHR01``, ``23``, ``MT``, …."""
+    if name in MITOCHONDRIA:
+        return "chrM"
+    if refseq := REFSEQ.fullmatch(name):
+        name = refseq[1]
+    elif genbank := GENBANK.fullmatch(name):
+        name = str(int(genbank[1]) - 662)
+    if spelling := SPELLING.fullmatch(name):
+        name = LETTERS.get(spelling[1].upper(), spelling[1].upper())
     name = name.removeprefix("chr")
-    return f"chr{'M' if name in MITOCHONDRIA else name}" if name else ""
+    return f"chr{name}" if name else ""
+
+
+def plain_name(cpg: str) -> str:
+    """Name a CpG without the suffix by which EPICv2 tells its probes."""
+    replicate = REPLICATE.fullmatch(cpg)
+    return replicate[1] if replicate else cpg
+
+
+def rows_of(table: pd.DataFrame, cpgs: list[str]) -> pd.DataFrame:
+    """Take the rows of CpGs from a table of probes, of several probes of EPICv2 the first; missing where none is."""
+    plain = table.set_axis([plain_name(name) for name in table.index])
+    plain = plain[~plain.index.duplicated() & ~plain.index.isin(table.index)]
+    return pd.concat([table, plain]).reindex(cpgs)
 
 
 def read_columns(path: Path, needed: list[str], optional: list[str]) -> pd.DataFrame:
@@ -60,7 +81,7 @@ def read_columns(path: Path, needed: list[str], optional: list[str]) -> pd.DataF
         names = [name for name in map(str, table) if re.fullmatch(PROBE_COLUMNS[key], name, flags=re.IGNORECASE)]
         names = names or [name for name in map(str, table) if key == "id" and not name]  # the row names of R
         for other in names[1:]:
-            if not (table[other] == table[names[0]]).all():
+            if not (table[other].map(plain_name) == table[names[0]].map(plain_name)).all():
                 raise InputError(f"{path}: columns {names[0]!r} and {other!r} may both be {key!r}; keep one")
         if not names and key in needed:
             raise InputError(f"{path}: no column {key!r} among {', '.join(map(str, table))}; add or rename it")
@@ -85,7 +106,7 @@ def locate_cpgs(path: Path, cpgs: list[str], base: int, minus: str = "C") -> pd.
     path
         Columns id, chrom, chromStart and perhaps strand, or as others call them (``PROBE_COLUMNS``).
     cpgs
-        Probes, in the order of the result.
+        Probes, in the order of the result, with or without the suffixes of EPICv2.
     base
         Position of the first base in the map, 1 or 0.
     minus
@@ -98,6 +119,11 @@ def locate_cpgs(path: Path, cpgs: list[str], base: int, minus: str = "C") -> pd.
     pandas.DataFrame
         id, chrom, position, island ("") and strand ("" unknown); a probe without a row, or below ``base``, has chrom ""
         and position −1.
+
+    Raises
+    ------
+    InputError
+        If the map is damaged, or has none of the CpGs.
     """
     if base not in (0, 1) or minus not in ("C", "G"):
         raise InputError(f"probe_map_base={base} must be 0 or 1, probe_map_minus={minus!r} must be 'C' or 'G'")
@@ -105,9 +131,13 @@ def locate_cpgs(path: Path, cpgs: list[str], base: int, minus: str = "C") -> pd.
     refuse_repeats(path, "probe", table.index.tolist())
     if minus == "G":
         table["chromStart"] -= table["strand"] == "-"
-    table = table[(table["chromStart"] >= base) & (table["chrom"] != "")].reindex(cpgs)
-    position = (table["chromStart"] - base).fillna(UNKNOWN_POSITION).to_numpy(np.int64)
-    columns = {name: table[name].fillna("").to_numpy() for name in ("chrom", "strand")}
+    rows = rows_of(table, cpgs)
+    if rows["chrom"].isna().all():
+        has = f"{cpgs[0]!r}, … there, {table.index[0]!r}, … here"
+        raise InputError(f"{path}: has none of the {len(cpgs):,} CpGs ({has}); give the map of the same probes")
+    rows = rows[(rows["chromStart"] >= base) & (rows["chrom"] != "")].reindex(cpgs)
+    position = (rows["chromStart"] - base).fillna(UNKNOWN_POSITION).to_numpy(np.int64)
+    columns = {name: rows[name].fillna("").to_numpy() for name in ("chrom", "strand")}
     return pd.DataFrame({"id": cpgs, "position": position, "island": "", **columns})
 
 
@@ -139,7 +169,8 @@ def read_islands(path: Path, cpgs: list[str]) -> np.ndarray:
         relation = relation.replace("", "OpenSea")
     known = relation.isin([*ISLAND_RELATIONS, ""]).to_numpy()
     refuse_cells(path, relation.to_frame(), ~known[:, None], f"name one of {', '.join(ISLAND_RELATIONS)}")
-    relation_C = relation.reindex(cpgs).fillna("").to_numpy(dtype=object)
+    relation_C = rows_of(relation.to_frame(), cpgs)["island"].fillna("").to_numpy(dtype=object)
     if not (relation_C != "").any():
-        raise InputError(f"{path}: none of the CpGs is in it ({cpgs[0]!r}, …); use the same names")
+        has = f"{cpgs[0]!r}, … there, {relation.index[0]!r}, … here"
+        raise InputError(f"{path}: none of the CpGs is in it ({has}); use the same names")
     return relation_C
