@@ -30,9 +30,11 @@ ENSEMBL_VERSION = re.compile(r"^(ENS[A-Z]{0,4}G\d{11})\.\d+(?:_\d+)?(_PAR_Y)?$")
 TABLE, XENA, GTF, GFF3 = "table", "Xena gene probe map", "GTF", "GFF3"
 TABLE_COLUMNS = ["symbol", "chr", "start", "end", "strand"]
 XENA_COLUMNS = ["id", "gene", "chrom", "chromStart", "chromEnd", "strand"]
-# of a file without genes the transcripts are joined, of one without transcripts the exons
+# of a file without genes the transcripts that overlap are joined, of one without transcripts first the exons of each
 FEATURES = (re.compile(rb"gene|\w+_gene|pseudogene"), re.compile(rb"transcript|mRNA"), re.compile(rb"exon"))
-SYMBOL_KEYS, ID_KEYS = ["gene_name", "gene", "Name"], ["gene_id", "ID"]
+SYMBOL_KEYS, ID_KEYS, TRANSCRIPT_KEYS = ["gene_name", "gene", "Name"], ["gene_id", "ID"], ["transcript_id", "Parent"]
+PLACE_KEYS = ["symbol", "id", "chrom", "strand"]
+LONGEST_INTRON = 1_200_000  # what lies farther apart is another copy
 
 
 class GeneFile(NamedTuple):
@@ -115,7 +117,7 @@ def _read_features(path: Path, kind: str) -> pd.DataFrame:
     except (gtfparse.ParsingError, ValueError) as error:
         raise InputError(f"{path}: not read as {kind} ({' '.join(str(error).split())}); mend the line") from error
     attributes = rows["attribute"].fillna("")
-    keys = [*SYMBOL_KEYS, *ID_KEYS]
+    keys = [*SYMBOL_KEYS, *ID_KEYS, *TRANSCRIPT_KEYS]
     if kind == GTF:
         found = gtfparse.expand_attribute_strings(attributes.tolist(), usecols=keys)
     else:
@@ -125,10 +127,24 @@ def _read_features(path: Path, kind: str) -> pd.DataFrame:
     table = table.assign(chrom=rows["seqname"].astype(str), symbol=_first(columns, SYMBOL_KEYS))
     table["id"] = pd.Series(_first(columns, ID_KEYS), dtype=str).str.removeprefix("gene:").str.removeprefix("gene-")
     table = table[table["strand"].isin(["+", "-"])]
+    table = table.astype({"start": np.int64, "end": np.int64})
+    if features is FEATURES[2]:
+        table = table.assign(transcript=_first(columns, TRANSCRIPT_KEYS)[table.index])
+        table = _joined(table, [*PLACE_KEYS, "transcript"], LONGEST_INTRON)
     if features is not FEATURES[0]:
-        extent = {"start": "min", "end": "max"}
-        table = table.groupby(["symbol", "id", "chrom", "strand"], sort=False, as_index=False).agg(extent)
+        table = _joined(table, PLACE_KEYS, 0)
     return table.astype(str)
+
+
+def _joined(table: pd.DataFrame, keys: list[str], gap: int) -> pd.DataFrame:
+    """Join the rows of the same keys that overlap, or lie no farther apart than ``gap``, into one."""
+    table = table.sort_values("start", kind="stable")
+    reach = table.groupby(keys, sort=False)["end"].cummax()
+    before = reach.groupby([table[key] for key in keys], sort=False).shift()
+    begins = table["start"] > before + gap
+    copy = begins.groupby([table[key] for key in keys], sort=False).cumsum().rename("copy")
+    extent = {"start": "min", "end": "max"}
+    return table.assign(copy=copy).groupby([*keys, "copy"], sort=False, as_index=False).agg(extent)
 
 
 def _first(columns: dict[str, np.ndarray], keys: list[str]) -> np.ndarray:
@@ -164,7 +180,8 @@ def locate_genes(path: Path, names: list[str], assembly: str = "") -> pd.DataFra
     """Make the gene table, one row for each name of an expression table: a symbol, or an Ensembl id of any version.
 
     Of several rows of one gene the one on a standard chromosome (1–22, X, Y, M) is taken, of these the longest. A gene
-    without coordinates has chrom "", start −1 and end −1. The log says the format and how many genes have coordinates.
+    without coordinates has chrom "", start −1 and end −1. The log says the format, how many genes have coordinates, and
+    how many lie at several places.
 
     Parameters
     ----------
@@ -202,6 +219,11 @@ def locate_genes(path: Path, names: list[str], assembly: str = "") -> pd.DataFra
         raise InputError(f"{path}: no gene of the expression table is in it ({has}); use the same names")
     n_known = sum(row >= 0 for row in row_G)
     log.info(f"{path}: {kind}, gives the place of {n_known:,} of {len(names):,} genes")
+    places = _joined(table[table["standard"]], PLACE_KEYS, 0)
+    several = places["symbol"][places["symbol"].isin(table["symbol"].iloc[row_G]) & places["symbol"].duplicated()]
+    if several.nunique():
+        n = f"{several.nunique():,} genes ({several.iloc[0]}, …)"
+        log.info(f"{path}: {n} lie at several places, of which the longest is taken")
     genes = table.reindex(row_G)[["symbol", "chrom", "start", "end", "strand"]].reset_index(drop=True).assign(id=names)
     genes[["start", "end"]] = genes[["start", "end"]].fillna(UNKNOWN_POSITION).astype(np.int64)
     return genes.assign(symbol=genes["symbol"].replace("", None).fillna(genes["id"])).fillna("")

@@ -158,6 +158,43 @@ def test_transcripts_of_one_gene_on_two_chromosomes_are_not_joined(tmp_path):
     assert plus.loc["chr6_cox_hap2", ["start", "end"]].tolist() == [0, 90000]
 
 
+def feature(kind: str, start: int, end: int, transcript: str = "", gene: str = "TWICE", chrom: str = "chr1") -> str:
+    attributes = f'gene_id "{gene}"; gene_name "{gene}";' + (f' transcript_id "{transcript}";' if transcript else "")
+    return f"{chrom}\trefGene\t{kind}\t{start}\t{end}\t.\t+\t.\t{attributes}"
+
+
+COPIES = {  # and where the gene is
+    "distant transcripts": (["transcript", (101, 900), (501, 1200), (5_000_001, 5_000_500)], (100, 1200)),
+    "the longer copy lies behind": (["transcript", (101, 900), (90_001, 91_500)], (90_000, 91_500)),
+    "one inside another": (["transcript", (101, 9_000), (201, 300), (8_000, 9_500), (20_001, 21_000)], (100, 9_500)),
+    "exons without transcripts": (["exon", (101, 200), (100_001, 100_100), (9_000_001, 9_000_900)], (100, 100_100)),
+}
+
+
+@pytest.mark.parametrize("source", COPIES)
+@pytest.mark.parametrize("turned", [False, True])
+def test_overlapping_transcripts_are_joined_and_copies_are_not(tmp_path, source, turned, caplog):
+    caplog.set_level("INFO")
+    (kind, *places), (start, end) = COPIES[source]
+    lines = [feature(kind, *place, transcript="" if kind == "exon" else f"NM_{k}") for k, place in enumerate(places)]
+    path = write(tmp_path / "genes.gtf", lines[::-1] if turned else lines)
+    gene = locate_genes(path, ["TWICE"]).iloc[0]
+    assert (gene["start"], gene["end"]) == (start, end)
+    assert caplog.messages[1:] == [f"{path}: 1 genes (TWICE, …) lie at several places, of which the longest is taken"]
+
+
+def test_exons_of_a_transcript_are_joined_before_transcripts_are(tmp_path):
+    copies = [(1_001, 1_100, "A"), (50_001, 50_100, "A"), (200_001, 200_100, "B"), (200_501, 200_600, "B")]
+    path = write(tmp_path / "genes.gtf", [feature("exon", *place) for place in copies])
+    table = read_genes(path)
+    assert table[["start", "end"]].to_numpy().tolist() == [[1_000, 50_100], [200_000, 200_600]]
+
+
+def test_copies_of_a_gene_in_genes_are_not_joined(tmp_path):
+    path = write(tmp_path / "genes.gtf", [feature("gene", 101, 200), feature("gene", 90_001, 90_500)])
+    assert locate_genes(path, ["TWICE"])["start"].tolist() == [90_000]
+
+
 @pytest.mark.parametrize("assembly", ["hg19", "GRCh37", "", "unknown"])
 def test_assembly_of_the_cohort_or_none(tmp_path, assembly):
     path = write(tmp_path / "genes", GENCODE)
