@@ -242,7 +242,11 @@ def check_values(expression: Expression, units: str) -> None:
         below = f"is below {lowest:g}: scaled or centred values, or a logarithm of x plus something unknown"
         for wrong, what, remedy in (
             (~np.isfinite(values), "is not a finite number", "fill it or remove the gene"),
-            (values < lowest - 2e-3 * (lowest < 0), below, "give counts or logarithms of them (raw=true or layer=)"),
+            (
+                values < lowest - 2e-3 * (lowest < 0),
+                below,
+                "give counts or logarithms of them (raw=true or layer= of an .h5ad), or say by units= what was added",
+            ),
             (values > largest, f"is no {units}, of which none is above {largest:g}", "leave units= out or correct it"),
         ):
             if wrong.any():

@@ -336,6 +336,36 @@ def test_positions_that_cannot_be_right_are_named(place: Path, store: Store) -> 
     assert "the centre of the window of 'x' is not CG" in refused(place, *good, "cpgs=off.fa")
 
 
+@pytest.mark.parametrize("strands", [True, False], ids=["named", "told by the genome"])
+@pytest.mark.parametrize("kind", ["BED", "coverage"])
+def test_both_strands_of_a_cpg_are_one(
+    checkpoint: Path, cells: anndata.AnnData, tmp_path: Path, strands: bool, kind: str
+) -> None:
+    on = [98 + 100 * i for i in range(20)]
+    genome = written(tmp_path / "genome.fa", f">chr1\n{('A' * 98 + 'CG') * 20}")
+    plain = written(tmp_path / "plain.bed", "\n".join(f"chr1\t{p}\t{p + 1}" for p in on))
+    calls = [(p + k, "+-"[k]) for p in on for k in (0, 1)][1:]  # of the first CpG strand - alone
+    lines = [f"chr1\t{p}\t{p + 1}\t.\t9\t{strand if strands else '.'}" for p, strand in calls]
+    if kind == "coverage":
+        lines = [f"chr1\t{p + 1}\t{p + 1}\t80\t8\t2" for p, _ in calls]
+    both = written(tmp_path / "both.bed", "\n".join(lines))
+    expected, found = (predict(checkpoint, cells, path, genome=genome) for path in (plain, both))
+    assert found.var_names.tolist() == expected.var_names.tolist() == [f"chr1:{p}" for p in on]
+    np.testing.assert_array_equal(found.X, expected.X)
+    (note,) = (note for note in found.uns["methyl_lightning"]["notes"] if "strand" in note)
+    assert "20 of 39 positions are on strand -" in note and "both strands of 19 CpGs were joined" in note
+
+
+def test_means_of_groups_are_read_back(checkpoint: Path, cells: anndata.AnnData, store: Store, tmp_path: Path) -> None:
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    overrides = [f"checkpoint={checkpoint}", "expression=cells.h5ad"]
+    result = command("predict", [*overrides, "output=out.h5ad", "groupby=kind"], tmp_path)
+    assert result.status == 0, result.err
+    again = predict(checkpoint, cells, tmp_path / "out_by_kind" / "means.tsv")
+    assert again.var_names.tolist() == store.cpgs["id"].tolist()
+    np.testing.assert_array_equal(again.X, anndata.read_h5ad(tmp_path / "out.h5ad").X)
+
+
 def test_genome_of_another_assembly_is_told_by_its_length(monkeypatch: Any, tmp_path: Path) -> None:
     from methyl_lightning.readers import assemblies
     from methyl_lightning.readers.fasta import open_fasta
