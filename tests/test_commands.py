@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from methyl_lightning.data.splits import TEST_VIEWS, load_split
 from methyl_lightning.data.store import Store
 
-METRICS = ("mae", "mse", "pearson", "spearman", "spearman_batch50", "mas_pcc", "mac_pcc")
+METRICS = ("mae", "mse", "pearson", "spearman", "spearman_batch50", "mas_pcc", "mas_pcc_centred", "mac_pcc")
 SIDES = ("ci95", "ci95_cpgs")
 MODELS = ("LevyJurgenson", "bilinear_ridge", "constant", "cpg_mean", "expression_only", "sequence_only", "ceiling")
 RUN_FILES = {
