@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 from hydra.core.global_hydra import GlobalHydra
 
 from methyl_lightning.command import run_command
@@ -125,14 +126,17 @@ def datamodule(store_path: Path) -> GridDataModule:
 
 
 @pytest.fixture(scope="session")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the commands have run once: ``stores/simulated.h5`` and the trained ``run``."""
-    folder = tmp_path_factory.mktemp("workplace")
-    for name, overrides in (("prepare", DATA), ("train", REPRODUCE)):
-        result = command(name, overrides, folder)
-        assert result.status == 0, result.err
-        (folder / f"{name}.out").write_text(result.out)
-        (folder / f"{name}.err").write_text(result.err)
+def workplace(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Where the commands have run once, for all workers: ``stores/simulated.h5`` and the trained ``run``."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "workplace"
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / "train.err").exists():
+            for name, overrides in (("prepare", DATA), ("train", REPRODUCE)):
+                result = command(name, overrides, folder)
+                assert result.status == 0, result.err
+                (folder / f"{name}.out").write_text(result.out)
+                (folder / f"{name}.err").write_text(result.err)
     return folder
 
 
