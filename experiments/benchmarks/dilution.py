@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from experiments.benchmarks.timing import alternate
-from methyl_lightning.dilution.run import VIEW, dilution_test
+from methyl_lightning.data.splits import HEADLINE
+from methyl_lightning.dilution.run import dilution_test
 from methyl_lightning.evaluate.evaluation import load_run
 from methyl_lightning.metrics.bootstrap import bootstrap_grid
 from methyl_lightning.model.grid import predict_grid
@@ -19,7 +20,7 @@ LEVELS, REPEATS, ROUNDS = (100, 1_000, 5_000, 10_000, 15_000, 20_000), 10, 3
 def measure(checkpoint: Path) -> str:
     """Time both in alternation and lay the medians out as a row of a table."""
     module, store, split, run = load_run(checkpoint)
-    view = cpg_C, sample_S = split.view(VIEW)
+    view = cpg_C, sample_S = split.view(HEADLINE)
     patient_S = store.samples["patient"].to_numpy(str)[sample_S]
     took = alternate(
         {
