@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import sparse
 
 from methyl_lightning.files import InputError
-from methyl_lightning.readers.genes import gene_key
+from methyl_lightning.readers.genes import gene_key, gene_keys
 from methyl_lightning.readers.text import read_table
 
 MOUSE_ID = re.compile(r"^ENSMUSG\d{11}")
@@ -31,7 +31,7 @@ ALIAS_COLUMNS = [
 # columns of var that name its genes: of scanpy, 10x, CELLxGENE, Seurat, Bioconductor, biomaRt
 OTHER_NAMES = re.compile(
     r"gene_?(id|name|symbol|short_name)s?|feature_?(id|name)|(ensembl|ensg)([_ .]?(gene_?)?id)?|"
-    r"(hgnc_|approved_)?symbols?|external_gene_name|gene",
+    r"(hgnc_|hugo_|approved_)?symbols?|external_gene_name|gene|features?",
     re.IGNORECASE,
 )
 SPLIT = re.compile(r"\s*[|,;]\s*")  # between several names in a cell
@@ -78,21 +78,27 @@ def index_genes(genes: pd.DataFrame, aliases: pd.DataFrame | None) -> dict[str, 
     known: dict[str, int] = {}
     for column in ("id", "symbol"):
         for g, name in enumerate(genes[column]):
-            if name:
-                known.setdefault(gene_key(name), g)
+            for key in gene_keys(name) if name else ():
+                known.setdefault(key, g)
     if aliases is not None:
-        rows = [
-            [gene_key(name) for cell in names for name in SPLIT.split(cell) if name]
-            for names in aliases.itertuples(index=False)
-        ]
-        gene_R = [next((known[key] for key in keys if key in known), None) for keys in rows]
+        own = [name for name in map(str, aliases) if ALIAS_COLUMNS[0].fullmatch(name)]
+        own_R, all_R = (_keys(aliases[columns]) for columns in (own, list(aliases)))
+        gene_R = [next((known[key] for key in keys if key in known), -1) for keys in own_R]
+        taken = set(gene_R)  # a gene that goes by its own name is no former name or alias of another
         added: dict[str, int] = {}
-        for keys, gene in zip(rows, gene_R, strict=True):
-            if gene is not None:
-                for key in keys:
-                    added.setdefault(key, gene)
+        for keys, gene in zip(all_R, gene_R, strict=True):
+            if gene < 0:
+                gene = next((known[key] for key in keys if key in known and known[key] not in taken), -1)
+            for key in keys if gene >= 0 else ():
+                added.setdefault(key, gene)
         known = added | known
     return known
+
+
+def _keys(aliases: pd.DataFrame) -> list[list[str]]:
+    """List the names in each row of a table of aliases, of which a cell may hold several."""
+    rows = aliases.itertuples(index=False)
+    return [[gene_key(name) for cell in names for name in SPLIT.split(cell) if name] for names in rows]
 
 
 def match_genes(
@@ -121,8 +127,8 @@ def match_genes(
     refuse_mouse(source, names, genes)
     others = [column for column in map(str, var) if OTHER_NAMES.fullmatch(column)]
     columns = [list(names), *(var[column].astype(str).tolist() for column in others)]
-    keys = (map(gene_key, tried) for tried in zip(*columns, strict=True))
-    gene_I = np.array([next((known[key] for key in one if key in known), -1) for one in keys])
+    keys_I = ((key for name in tried for key in gene_keys(name)) for tried in zip(*columns, strict=True))
+    gene_I = np.array([next((known[key] for key in keys if key in known), -1) for keys in keys_I])
     matched_N = np.flatnonzero(gene_I >= 0)
     if not len(matched_N):
         raise InputError(

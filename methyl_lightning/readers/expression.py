@@ -20,10 +20,17 @@ from methyl_lightning.readers.assemblies import species_of
 from methyl_lightning.readers.formats import open_matrix, samples_are_rows
 from methyl_lightning.readers.genes import GENOME_PREFIX, gene_key
 from methyl_lightning.readers.matrices import read_all
+from methyl_lightning.readers.text import EXCEL_DATE
 
 NO_GENE = re.compile(r"N_(unmapped|multimapping|noFeature|ambiguous)|__\w+|(ERCC|SIRV)[-_]?\d{3,5}", re.IGNORECASE)
 TYPE_COLUMNS = ("feature_types", "feature_type", "feature_biotype")
 GENE_TYPES = ("gene expression", "gex", "gene", "rna", "")
+# of one sample, as the GDC (STAR), RSEM, salmon, kallisto and StringTie write them; the first that is there is taken
+COUNTED = ("unstranded", "expected_count", "NumReads", "est_counts", "TPM")
+QUANTITIES = {name.lower() for name in COUNTED} | {
+    *(f"{kind}_unstranded" for kind in ("tpm", "fpkm", "fpkm_uq")),
+    *("stranded_first", "stranded_second", "tpm", "fpkm", "isopct", "coverage"),
+}
 LOOKED_AT = 5_000  # names by which axes are told
 OTHER_TYPES = re.compile(
     r"antibody|adt|protein(?!_coding)|crispr|multiplex|hashtag|hto|peaks|atac|spike|custom", re.IGNORECASE
@@ -74,8 +81,24 @@ def _open(expression: str | Path | anndata.AnnData, layer: str | None, raw: bool
         return read_10x_folder(path)
     if path.suffix in (".h5", ".hdf5"):
         return read_10x_h5(path)
-    table = read_all(open_matrix(path, "gene", known=known))
-    obs, var = pd.DataFrame(index=table.columns), pd.DataFrame(index=table.index)
+    return _from_table(path, known)
+
+
+def _from_table(path: Path, known: Collection[str]) -> Expression:
+    matrix = open_matrix(path, "gene", known=known)
+    first = matrix.layout.header[0] if matrix.layout else ""
+    if NO_GENE.fullmatch(first) or gene_key(first) in known:
+        raise InputError(
+            f"{path}: its first line is already a gene ({first}); add a header with the name of the sample"
+        )
+    counted = next((name for name in COUNTED if name in matrix.columns), None)
+    if counted is not None and {name.lower() for name in matrix.columns} <= QUANTITIES:
+        matrix = matrix._replace(columns=[counted])
+    table = read_all(matrix)
+    samples = [path.name.split(".")[0]] if counted in matrix.columns else table.columns
+    obs, var = pd.DataFrame(index=pd.Index(samples)), pd.DataFrame(index=table.index)
+    if matrix.described:
+        var = pd.DataFrame({name: cells.to_numpy() for name, cells in matrix.description().items()}, index=table.index)
     return Expression(str(path), obs, var, table.to_numpy().T, {}, {}, "log2")
 
 
@@ -90,7 +113,9 @@ def _genes_alone(expression: Expression, known: Collection[str], assembly: str) 
     var = expression.var
     names = var.index.astype(str)
     counter_I = names.str.fullmatch(NO_GENE)
-    left_out = {"counters and spike-ins": counter_I, **_other_features(expression.source, var)}
+    dated_I = names.str.fullmatch(EXCEL_DATE)
+    dates = f"dates that Excel made of names ({', '.join(names[dated_I][:2])}, once MARCHF1, SEPTIN2 or the like)"
+    left_out = {"counters and spike-ins": counter_I, dates: dated_I, **_other_features(expression.source, var)}
     kept_I = ~np.any(list(left_out.values()), axis=0)
     genome_I = _genomes(var, names)
     if len(genomes := sorted(set(genome_I[kept_I]))) > 1:

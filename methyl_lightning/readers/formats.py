@@ -6,6 +6,7 @@ not that of the samples. All are given as features × samples. Text and parquet 
 Legend: F features, S samples.
 """
 
+import logging
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterator
@@ -27,6 +28,15 @@ from methyl_lightning.readers.text import refuse_cells, refuse_repeats
 CHUNK_BYTES = 2**23
 R_NAMES = {"probe": "methyl", "gene": "expressi"}  # of the matrices in the files of the original authors
 BARCODE = re.compile(r"^(?P<patient>TCGA-\w\w-\w{4})(?:-(?P<tissue>\d\d)(?P<vial>[A-Z]?)(?:-[\w-]+)?)?$")
+
+# columns of featureCounts, the GDC, GCT, RSEM, cBioPortal and others beside those of the samples
+DESCRIBING = re.compile(
+    r"(eff(ective)?_?)?length|width|chr(om(osome)?)?|start|end|strand|seqnames|locus|cytoband|description|biotype|"
+    r"(hugo_|gene_?)?symbol|gene_?(id|name|type|biotype|short_name)|feature_?(id|name|type)s?|transcript_?id(\(s\))?|"
+    r"entrez_?(gene_?)?id|ensembl(_?gene)?(_?id)?|hgnc_(id|symbol)|external_gene_name",
+    re.IGNORECASE,
+)
+log = logging.getLogger(__name__)
 
 
 def is_barcode(name: str) -> bool:
@@ -74,8 +84,12 @@ def open_matrix(path: Path, kind: str, *, missing: bool = False, known: Collecti
         ".rda": _rdata,
     }
     matrix = readers.get(path.suffix.lower(), _text)(path, kind, missing, known)
-    refuse_repeats(path, "sample", matrix.columns)
-    return matrix
+    described = tuple(name for name in matrix.columns if DESCRIBING.fullmatch(name))
+    if described:
+        log.info(f"{path}: columns {', '.join(described)} describe the rows and are no samples")
+    columns = [name for name in matrix.columns if name not in described]
+    refuse_repeats(path, "sample", columns)
+    return matrix._replace(columns=columns, described=described)
 
 
 def _text(path: Path, kind: str, missing: bool, known: Collection[str]) -> Matrix:

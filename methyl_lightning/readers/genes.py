@@ -212,8 +212,11 @@ def locate_genes(path: Path, names: list[str], assembly: str = "") -> pd.DataFra
     row_of: dict[str, int] = {}
     for row, key in chain(enumerate(table["symbol"]), enumerate(table["id"])):
         row_of.setdefault(without_version(key), row)
+    for key, row in list(row_of.items()):
+        row_of.setdefault(gene_key(key), row)
     row_of.pop("", None)
-    row_G = [row_of.get(without_version(name), -1) for name in names]
+    tried_G = ((without_version(name), *gene_keys(name)) for name in names)
+    row_G = [next((row_of[key] for key in keys if key in row_of), -1) for keys in tried_G]
     if max(row_G) < 0:
         has = f"{names[0]!r}, … there, {table['symbol'].iloc[0]!r}, … here"
         raise InputError(f"{path}: no gene of the expression table is in it ({has}); use the same names")
@@ -233,9 +236,17 @@ ENSEMBL = re.compile(r"^(ENS[A-Z]*G\d{11})(\.\d+)?", re.IGNORECASE)
 # GRCh38_TP53, mm10___Trp53, hg19_ENSG…
 GENOME_PREFIX = re.compile(rf"^(?P<genome>(?:{'|'.join(SPECIES)})\d+)(?:[-.][\w.-]*?)?_+(?=\w)")
 
+JOINED = re.compile(r"[|;]|(?<=\d)[_:](?=[A-Za-z])|[_:](?=ENSG\d)")  # between names of one gene
+
 
 def gene_key(name: str) -> str:
     """Write a name as it is compared: upper case, without the genome before it and the version of an Ensembl id."""
     name = GENOME_PREFIX.sub("", name.strip())
     ensembl = ENSEMBL.match(name)
     return (ensembl[1] if ensembl else name).upper()
+
+
+def gene_keys(name: str) -> list[str]:
+    """List what a name may be known by: itself, the parts of TP53|7157 or ENSG…_TP53, HLA-A for HLA.A of R."""
+    parts = [part for part in JOINED.split(name) if part and part != "?"]
+    return list(dict.fromkeys(gene_key(key) for key in (name, *parts, name.replace(".", "-"))))

@@ -49,11 +49,33 @@ class Matrix(NamedTuple):
         Names of the columns.
     chunks
         Reads all rows, of the columns with these names in this order.
+    layout
+        Of a text file.
+    described
+        Names of columns that say something of the rows.
     """
 
     path: Path
     columns: list[str]
     chunks: Callable[[list[str]], Iterator[Chunk]]
+    layout: Layout | None = None
+    described: tuple[str, ...] = ()
+
+    def description(self) -> pd.DataFrame:
+        """Read what a text file says of its rows, as text; of other files nothing is read."""
+        if self.layout is None:
+            return pd.DataFrame()
+        column = [self.layout.header.index(name) for name in self.described]
+        with open_text(self.path) as text:
+            table = pd.read_csv(
+                text.file,
+                sep=self.layout.separator,
+                header=None,
+                skiprows=self.layout.line,
+                dtype=str,
+                usecols=[0, *column],
+            )
+        return table.fillna("")[column].set_axis(list(self.described), axis=1)
 
 
 def text_matrix(path: Path, kind: str, *, dtype: type[np.floating] = np.float32, missing: bool = False) -> Matrix:
@@ -63,7 +85,7 @@ def text_matrix(path: Path, kind: str, *, dtype: type[np.floating] = np.float32,
     a row is called in messages.
     """
     layout = read_layout(path)
-    return Matrix(path, layout.header[1:], _Text(path, kind, layout, dtype, missing).chunks)
+    return Matrix(path, layout.header[1:], _Text(path, kind, layout, dtype, missing).chunks, layout)
 
 
 def read_all(matrix: Matrix) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import codecs
 import csv
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,12 @@ NOT_TEXT = {
     b"\x89HDF": "is an HDF5 file; end its name in .h5ad, or in .h5 if 10x wrote it",
     b"PAR1": "is a Parquet file; end its name in .parquet",
 }
+MONTHS = "jan|feb|m[aä]r|apr|ma[yi]|jun|jul|aug|sep|o[ck]t|nov|de[cz]"
+EXCEL_DATE = re.compile(
+    rf"\d{{1,2}}[-. ]+({MONTHS})\w*\.?|({MONTHS})\w*[-. ]+\d{{1,2}}|"
+    r"\d{4}-\d\d-\d\d.*|\d{1,2}[/.]\d{1,2}[/.]\d{2,4}",
+    re.IGNORECASE,
+)
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -38,7 +45,9 @@ def refuse_repeats(path: str | Path, kind: str, names: list[str]) -> None:
     """Refuse a name that occurs twice."""
     repeated = pd.Index(names)[pd.Index(names).duplicated()]
     if len(repeated):
-        raise InputError(f"{path}: {kind} {repeated[0]!r} occurs twice; keep one of them")
+        dated = f"{kind} {repeated[0]!r} is a date that Excel made of a name and occurs twice; export it without Excel"
+        twice = f"{kind} {repeated[0]!r} occurs twice; keep one of them"
+        raise InputError(f"{path}: {dated if EXCEL_DATE.fullmatch(str(repeated[0])) else twice}")
 
 
 def refuse_cells(path: Path, table: pd.DataFrame, bad_RK: np.ndarray, remedy: str) -> None:
