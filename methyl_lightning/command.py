@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -38,6 +39,10 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
 
     With ``HYDRA_FULL_ERROR=1`` in the environment the whole traceback is shown instead.
     """
+    # the shell expands ~ only where a word begins with it
+    sys.argv[1:] = [
+        re.sub(r"^([\w.+]+=)~(?=/|$)", lambda start: start[1] + str(Path.home()), one) for one in sys.argv[1:]
+    ]
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from methyl_lightning.command import run_command
@@ -10,6 +11,7 @@ from methyl_lightning.model.card import describe
 from methyl_lightning.model.checkpoint import export_folder, load_checkpoint
 from methyl_lightning.predict.output import predict_to_file
 
+TEXT = ("checkpoint", "expression", "cpgs", "genome", "output", "layer", "genes", "label", "groupby")
 NEEDED = ("checkpoint", "expression", "output")
 
 
@@ -25,6 +27,10 @@ def predict(cfg: DictConfig) -> None:
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     for name in ("describe", "export"):
         settings.pop(name)
+    for override in HydraConfig.get().overrides.task:
+        name, _, text = override.partition("=")
+        if name in TEXT and isinstance(settings[name], int | float):  # a file or column whose name is a number
+            settings[name] = text
     for name in NEEDED:
         if settings[name] is None:
             raise InputError(f"{name}=: is not given; needed are {'=, '.join(NEEDED)}= (see --help)")

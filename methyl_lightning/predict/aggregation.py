@@ -56,6 +56,10 @@ def average_matrix(expression: Expression, units: str, aggregate: str, label: st
         if "spatial" not in expression.obsm:
             raise InputError(f"{expression.source}: no obsm['spatial']; use aggregate=expression, or add coordinates")
         place_SP = np.asarray(expression.obsm["spatial"], dtype=np.float64)
+        lost_S = np.asarray(~np.isfinite(place_SP).all(axis=1))
+        if lost_S.any():
+            lost = f"{int(lost_S.sum()):,} of {len(lost_S):,} samples ({expression.obs.index[lost_S][0]!r}, …)"
+            raise InputError(f"{expression.source}: obsm['spatial'] has no coordinates of {lost}; remove these samples")
     else:
         place_SP = _components(expression, units)
     n_samples = len(place_SP)

@@ -356,6 +356,47 @@ def test_both_strands_of_a_cpg_are_one(
     assert "20 of 39 positions are on strand -" in note and "both strands of 19 CpGs were joined" in note
 
 
+def test_names_that_are_numbers_and_the_home_folder(place: Path, cells: anndata.AnnData) -> None:
+    kinds = cells.obs["kind"].tolist()
+    columns = {"0.5": kinds, "1": kinds, "true": kinds, "1e3": kinds}
+    data = anndata.AnnData(
+        cells.X, pd.DataFrame(columns, index=cells.obs_names), cells.var, layers={"1": cells.X, "2.50": cells.X}
+    )
+    data.write_h5ad(place / "numbers.h5ad")
+    (place / "home").mkdir()
+    (place / "numbers.h5ad").rename(place / "home" / "2024.h5ad")
+    for k, settings in enumerate(
+        [
+            ["groupby=0.5"],
+            ["groupby=1"],
+            ["groupby=true"],
+            ["groupby=1e3"],
+            ["layer=1"],
+            ["layer=2.50"],
+            ["aggregate=label", "label=1"],
+        ]
+    ):
+        overrides = ["checkpoint=best.ckpt", "expression=~/2024.h5ad", f"output=~/{k}.h5ad", *settings]
+        result = command("predict", overrides, place, HOME=str(place / "home"))
+        assert result.status == 0, result.err
+        if settings[0].startswith("groupby"):
+            assert "means of 2 groups" in result.out
+    assert anndata.read_h5ad(place / "home" / "6.h5ad").obs_names.tolist() == ["x", "y"]
+    write_10x(place / "2024", cells, [f"ENSG{i:011d}" for i in range(cells.n_vars)])
+    result = command("predict", ["checkpoint=best.ckpt", "expression=2024", "output=2024.h5ad"], place)
+    assert result.status == 0, result.err
+    assert anndata.read_h5ad(place / "2024.h5ad").obs_names.tolist() == cells.obs_names.tolist()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_samples_without_coordinates_are_named(checkpoint: Path, cells: anndata.AnnData, value: float) -> None:
+    data = cells.copy()
+    data.obsm["spatial"][3:5, 1] = value
+    with pytest.raises(InputError, match=r"no coordinates of 2 of 43 samples \('3', …\); remove these samples"):
+        predict(checkpoint, data, aggregate="spatial", k=3)
+    assert np.isfinite(predict(checkpoint, data, aggregate="expression", k=3).X).all()
+
+
 def test_means_of_groups_are_read_back(checkpoint: Path, cells: anndata.AnnData, store: Store, tmp_path: Path) -> None:
     cells.write_h5ad(tmp_path / "cells.h5ad")
     overrides = [f"checkpoint={checkpoint}", "expression=cells.h5ad"]
