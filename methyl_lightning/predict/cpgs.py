@@ -172,10 +172,12 @@ def _placed(
     window: int,
     genome: str | Path | None,
 ) -> CpgSet:
-    notes: tuple[str, ...] = ()
     if genome is None:
         if (record.sequence_CL != UNKNOWN_BASE).any():
             raise InputError(f"{source}: positions need the bases around them; give genome=FASTA")
+        plus = set((places["chrom"] + ":" + places["position"].astype(str))[places["strand"] == "+"])
+        before_C = (places["chrom"] + ":" + (places["position"] - 1).astype(str)).isin(plus)
+        places, notes = _join_strands(places, (before_C & (places["strand"] == "-")).to_numpy())
         sequence_CL = np.full((len(places), window), UNKNOWN_BASE, dtype=np.uint8)
     else:
         assembly = module.provenance["assembly"]
@@ -183,7 +185,7 @@ def _placed(
             raise InputError(f"{genome}: no such genome; give the FASTA of {assembly}")
         with open_fasta(Path(genome)) as fasta:
             refuse_assembly(fasta.path, fasta.lengths(), assembly, "the checkpoint was trained on")
-            places, notes = _join_strands(places, find_centres(genome_windows(fasta, places, 4)))
+            places, notes = _join_strands(places, _on_g(places, find_centres(genome_windows(fasta, places, 4))))
             sequence_CL = genome_windows(fasta, places, max(window, 4))
         refuse_off_cg(source, Path(genome), places, sequence_CL, assembly)
         margin = (sequence_CL.shape[1] - window) // 2
@@ -191,15 +193,19 @@ def _placed(
     return _described(source, places, module, record, sequence_CL)._replace(notes=notes)
 
 
-def _join_strands(places: pd.DataFrame, centres: Centres) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Take a call on strand −, which is that of the G, for one of the C before it, and both calls of a CpG as one.
+def _on_g(places: pd.DataFrame, centres: Centres) -> np.ndarray:
+    """Tell which positions are those of the G, the C of strand − (bool [C]).
 
     Where strands are not named, positions are of both if some are at the C, some at the G, and hardly any elsewhere.
     """
     before, at, _ = centres.shares(centres.known_C)
     of_both = min(before, at) > LEAST_OF_STRAND and before + at > 1 - LEAST_OF_STRAND / 2
-    on_g_C = centres.is_cg_CO[:, 0] & ~centres.on_cg_C
-    minus_C = on_g_C & ((places["strand"] == "-").to_numpy() | (of_both & (places["strand"] == "").to_numpy()))
+    strand_C = places["strand"].to_numpy(str)
+    return centres.is_cg_CO[:, 0] & ~centres.on_cg_C & ((strand_C == "-") | (of_both & (strand_C != "+")))
+
+
+def _join_strands(places: pd.DataFrame, minus_C: np.ndarray) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Take a call on strand − for one of the C before it, and both calls of a CpG as one; say how many."""
     if not minus_C.any():
         return places, ()
     position_C = places["position"] - minus_C

@@ -30,7 +30,7 @@ from methyl_lightning.predict.scale import MATCHES, ExpressionRows, expressed_sa
 from methyl_lightning.readers.annotated import Expression
 from methyl_lightning.readers.expression import open_expression
 from methyl_lightning.readers.progress import shown
-from methyl_lightning.readers.units import UNITS, RecognisedUnits, check_values, recognise, row_slices
+from methyl_lightning.readers.units import RecognisedUnits, check_values, recognise, refuse_units, row_slices
 
 CPG_BLOCK, SAMPLE_BLOCK = 256, 1024  # CpGs and samples that are combined at once
 CELLS_AT_ONCE = 1 << 24  # of a block of samples × all CpGs
@@ -72,6 +72,9 @@ class Prepared(NamedTuple):
                 beta_SC = np.empty((len(scaled_SG), n_cpgs), dtype=np.float32)
                 for cpg_C, beta_CS in predict_blocks(module, cpgs, [scaled_SG]):
                     beta_SC[:, cpg_C] = beta_CS.clip(0, 1, out=beta_CS).T
+                if np.isnan(beta_SC).any():
+                    name = self.obs.index[rows.start + int(np.argmax(np.isnan(beta_SC).any(axis=1)))]
+                    raise InputError(f"sample {name!r}: the network gives no number for it; its checkpoint is damaged")
                 beta_SC[self.rows.empty_R[rows]] = np.nan
                 yield rows, beta_SC
                 tell(len(beta_SC))
@@ -95,9 +98,9 @@ def prepared(
     k: int = 15,
 ) -> Iterator[Prepared]:
     """Read and check all inputs and match them to the training; parameters are those of :func:`predict`."""
-    for name, value, allowed in (("units", units, (None, *UNITS)), ("match", match, MATCHES)):
-        if value not in allowed:
-            raise InputError(f"{name}={value}: must be one of {', '.join(word for word in allowed if word)}")
+    refuse_units(units)
+    if match not in MATCHES:
+        raise InputError(f"match={match}: must be one of {', '.join(MATCHES)}")
     module = load_checkpoint(checkpoint)
     record = module.training_record()
     if record is None:

@@ -142,11 +142,13 @@ def read_10x_folder(folder: Path) -> Expression:
     """Read the folder of a 10x matrix of any version."""
 
     def find(*names: str) -> Path:
-        paths = [folder / f"{name}{end}" for name in names for end in ("", ".gz")]
-        path = next((path for path in paths if path.is_file()), None)
-        if path is None:
-            raise InputError(f"{folder}: no {' or '.join(names)} (.gz) in it; give the folder of a 10x matrix")
-        return path
+        files = [f"{name}{end}" for name in names for end in ("", ".gz")]
+        paths = [folder / file for file in files if (folder / file).is_file()][:1]
+        paths = paths or [path for file in files for path in folder.glob(f"*[_.-]{file}")]  # GEO sets GSM… before them
+        if len(paths) != 1:
+            counted = "more than one" if paths else "no"
+            raise InputError(f"{folder}: {counted} {' or '.join(names)} (.gz) in it; give the folder of a 10x matrix")
+        return paths[0]
 
     matrix, features, barcodes = find("matrix.mtx"), find("features.tsv", "genes.tsv"), find("barcodes.tsv")
     try:

@@ -83,6 +83,8 @@ def open_matrix(path: Path, kind: str, *, missing: bool = False, known: Collecti
         ".rdata": _rdata,
         ".rda": _rdata,
     }
+    if path.suffix.lower() == ".rds":
+        raise InputError(f"{path}: is of saveRDS, which keeps no name of the object; write .RData with save() of R")
     matrix = readers.get(path.suffix.lower(), _text)(path, kind, missing, known)
     described = tuple(name for name in matrix.columns if DESCRIBING.fullmatch(name))
     if described:

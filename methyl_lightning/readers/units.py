@@ -25,6 +25,7 @@ LARGEST_LOG = {"log1p": 16.0, "log2": 32.0}  # no library has more than e^16 or 
 TOLERANCE = 0.05  # how far from a whole number of molecules a value may be
 NEAR_SHARE = 0.9
 LEAST_VALUES = 20
+ROUNDING = 1e-6  # below 0, where 0 was meant
 LARGEST_MULTIPLE = {"one": 500.0, "smallest": 10.5}  # of molecules; rounding hides whole numbers above
 ROWS = 1024  # samples read at once where all are gone through
 LOOKED_AT = 256  # samples by which units are recognised
@@ -48,6 +49,12 @@ class StoredUnits(NamedTuple):
     units: str
     reason: str
     stored: str
+
+
+def refuse_units(units: str | None) -> None:
+    """Refuse a name of units that is not known."""
+    if units not in (None, *UNITS) and read_offset(str(units)) is None:
+        raise InputError(f"units={units}: must be one of {', '.join(UNITS)}, or a logarithm such as log2(x+0.001)")
 
 
 def recognise_stored(expression: Expression, told: str) -> StoredUnits:
@@ -110,7 +117,7 @@ def to_linear(values: Any, units: str) -> Any:
     if other is not None:
         values = values.toarray() if sparse.issparse(values) else values
         return np.maximum(other[0] ** values.astype(np.float64) - other[1], 0)
-    values = values.astype(np.float64)
+    values = abs(values.astype(np.float64))  # −1e-9, where 0 was meant
     if units not in LARGEST_LOG:
         return values
     if sparse.issparse(values):  # 0 stays 0
@@ -148,7 +155,7 @@ def recognise(expression: Expression, fallback: str | None = None, least: int = 
     if not any(map(len, rows)):
         raise InputError(f"{expression.source}: all values are 0; choose another layer")
     lowest = min(float(row.min()) for row in rows if len(row))
-    if lowest < 0:
+    if lowest < -ROUNDING:
         return _of_offset(expression, np.concatenate(rows), lowest)
     if sum(map(len, rows)) < least:
         return RecognisedUnits(fallback or expression.fallback_units, "too few values to tell")
@@ -243,7 +250,7 @@ def check_values(expression: Expression, units: str) -> None:
         for wrong, what, remedy in (
             (~np.isfinite(values), "is not a finite number", "fill it or remove the gene"),
             (
-                values < lowest - 2e-3 * (lowest < 0),
+                values < lowest - (2e-3 if lowest < 0 else ROUNDING),
                 below,
                 "give counts or logarithms of them (raw=true or layer= of an .h5ad), or say by units= what was added",
             ),

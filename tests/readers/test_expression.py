@@ -162,6 +162,17 @@ def test_10x_folders_of_every_version(tmp_path: Path, zipped: bool) -> None:
     assert_genes_alone(write_10x(tmp_path / "one_column", [row[1:2] for row in old], zipped, old=True))
 
 
+def test_files_of_geo_have_a_prefix(tmp_path: Path) -> None:
+    rows = [[f"ENSG{i:011d}", name, "Gene Expression"] for i, name in enumerate(GENES)]
+    folder = write_10x(tmp_path / "geo", rows, True, old=False)
+    for path in list(folder.iterdir()):
+        path.rename(folder / f"GSM123_{path.name}")
+    assert_genes_alone(folder)
+    (folder / "GSM124_matrix.mtx.gz").write_bytes(b"")
+    with pytest.raises(InputError, match=r"geo: more than one matrix.mtx \(.gz\) in it"):
+        read(folder)
+
+
 def test_10x_h5_of_two_species_with_antibodies(tmp_path: Path) -> None:
     names = ["CD4", *(f"mm10___{name.capitalize()}" for name in GENES), *(f"GRCh38_{name}" for name in GENES)]
     values = sparse.csr_matrix(np.hstack([np.full((5, 1), 99), COUNTS * 7, COUNTS]))

@@ -86,3 +86,13 @@ def test_centred_values_are_refused(centred: np.ndarray) -> None:
     data = anndata.AnnData(centred, var=pd.DataFrame(index=[f"g{i}" for i in range(200)]))
     with open_expression(data, None, False, ()) as expression, pytest.raises(InputError, match=r"'g\d+' is .* below 0"):
         recognise(expression)
+
+
+def test_what_rounding_left_below_nothing_is_nothing() -> None:
+    values = LOGARITHM.astype(np.float64)
+    values[values == 0] = -1e-9
+    with open_expression(anndata.AnnData(values), None, False, ()) as expression:
+        units = recognise(expression).units
+        assert units == "log1p"
+        check_values(expression, units)
+        assert to_linear(values, units).min() >= 0
