@@ -76,10 +76,10 @@ def read_aliases(path: Path) -> pd.DataFrame:
 def index_genes(genes: pd.DataFrame, aliases: pd.DataFrame | None) -> dict[str, int]:
     """Map every known name to a gene of the training; ids go before symbols, symbols before aliases."""
     known: dict[str, int] = {}
-    for column in ("id", "symbol"):
-        for g, name in enumerate(genes[column]):
-            for key in gene_keys(name) if name else ():
-                known.setdefault(key, g)
+    named = [(g, gene_keys(name)) for column in ("id", "symbol") for g, name in enumerate(genes[column]) if name]
+    for g, keys in [(g, keys[:1]) for g, keys in named] + [(g, keys[1:]) for g, keys in named]:
+        for key in keys:
+            known.setdefault(key, g)
     if aliases is not None:
         own = [name for name in map(str, aliases) if ALIAS_COLUMNS[0].fullmatch(name)]
         own_R, all_R = (_keys(aliases[columns]) for columns in (own, list(aliases)))

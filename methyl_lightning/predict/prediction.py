@@ -30,7 +30,7 @@ from methyl_lightning.predict.scale import MATCHES, ExpressionRows, expressed_sa
 from methyl_lightning.readers.annotated import Expression
 from methyl_lightning.readers.expression import open_expression
 from methyl_lightning.readers.progress import shown
-from methyl_lightning.readers.units import RecognisedUnits, check_values, recognise, refuse_units, row_slices
+from methyl_lightning.readers.units import RecognisedUnits, recognise, refuse_units, row_slices
 
 CPG_BLOCK, SAMPLE_BLOCK = 256, 1024  # CpGs and samples that are combined at once
 CELLS_AT_ONCE = 1 << 24  # of a block of samples × all CpGs
@@ -121,7 +121,6 @@ def prepared(
             remedy = "give more genes, aliases (genes=TABLE), or lower min_coverage"
             raise InputError(f"{opened.source}: {said}; below min_coverage={min_coverage:g}: {remedy}")
         recognised = RecognisedUnits(units, "as told") if units else recognise(opened)
-        check_values(opened, recognised.units)
         expressed_S = expressed_samples(opened, matched, recognised.units)
         average_RS = average_matrix(opened, recognised.units, aggregate, label, k)
         rows = ExpressionRows(

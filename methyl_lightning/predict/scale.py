@@ -14,7 +14,7 @@ from methyl_lightning.files import InputError
 from methyl_lightning.model.record import TrainingRecord, is_log2
 from methyl_lightning.predict.genes import GeneMatch
 from methyl_lightning.readers.annotated import Expression
-from methyl_lightning.readers.units import CONVERTED, lowest_value, row_slices, to_linear
+from methyl_lightning.readers.units import CONVERTED, checked_rows, lowest_value, row_slices, to_linear
 
 MATCHES = ("quantile", "library", "none")
 
@@ -183,12 +183,8 @@ class ExpressionRows:
 
 
 def expressed_samples(expression: Expression, genes: GeneMatch, units: str) -> np.ndarray:
-    """Tell which samples have expression of some matched gene (bool [S])."""
+    """Check all values, and tell which samples have expression of some matched gene (bool [S])."""
     matched_I = np.asarray(genes.sum_IK.sum(axis=1)).ravel()
     lowest = lowest_value(units)
-    return np.concatenate(
-        [
-            (expression.rows(rows) - lowest if lowest else expression.rows(rows)) @ matched_I > 1e-6 * (lowest < 0)
-            for rows in row_slices(len(expression.obs))
-        ]
-    )
+    checked = (block - lowest if lowest else block for _, block in checked_rows(expression, units))
+    return np.concatenate([block @ matched_I > 1e-6 * (lowest < 0) for block in checked])

@@ -233,8 +233,13 @@ def _of_counts(row_values: list[np.ndarray], units: str, of: tuple[str, ...] = (
     return False
 
 
-def check_values(expression: Expression, units: str) -> None:
-    """Go through all values once and refuse what no expression in such units has.
+def checked_rows(expression: Expression, units: str) -> Iterator[tuple[slice, Any]]:
+    """Go through all values, sample after sample, and refuse what no expression in such units has.
+
+    Yields
+    ------
+    tuple
+        Which samples, and their values: a CSR matrix or an array.
 
     Raises
     ------
@@ -260,6 +265,13 @@ def check_values(expression: Expression, units: str) -> None:
                 s, i, value = _first(block, wrong)
                 cell = f"{expression.obs.index[rows.start + s]!r}, gene {expression.var.index[i]!r}"
                 raise InputError(f"{expression.source}: the value of {cell} is {value:g}, it {what}; {remedy}")
+        yield rows, block
+
+
+def check_values(expression: Expression, units: str) -> None:
+    """Refuse what no expression in such units has."""
+    for _ in checked_rows(expression, units):
+        pass
 
 
 def _first(block: Any, wrong: np.ndarray) -> tuple[int, int, float]:

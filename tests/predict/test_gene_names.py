@@ -67,6 +67,11 @@ def test_ids_before_symbols() -> None:
     assert gene_keys("?|100130426") == ["?|100130426", "100130426"]
 
 
+def test_a_gene_that_is_known_by_its_name_is_no_other() -> None:
+    genes = pd.DataFrame({"id": ["A.1", "A-1", "B|A.1", "C"], "symbol": ["A.1", "A-1", "B", "B"]})
+    assert matched(["A-1", "A.1", "B", "C"], pd.concat([genes, BY_SYMBOL], ignore_index=True)) == [1, 0, 2, 3]
+
+
 HGNC = {
     "complete set": (
         "hgnc_id symbol name locus_group alias_symbol alias_name prev_symbol prev_name entrez_id ensembl_gene_id",
