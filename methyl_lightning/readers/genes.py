@@ -236,7 +236,7 @@ ENSEMBL = re.compile(r"^(ENS[A-Z]*G\d{11})(\.\d+)?", re.IGNORECASE)
 # GRCh38_TP53, mm10___Trp53, hg19_ENSG…
 GENOME_PREFIX = re.compile(rf"^(?P<genome>(?:{'|'.join(SPECIES)})\d+)(?:[-.][\w.-]*?)?_+(?=\w)")
 
-JOINED = re.compile(r"[|;]|(?<=\d)[_:](?=[A-Za-z])|[_:](?=ENSG\d)")  # between names of one gene
+BAR, BESIDE_ID, ENSEMBL_ID = re.compile(r"[|;]"), re.compile(r"[|;_:]"), re.compile(r"ENSG\d{11}")
 
 
 def gene_key(name: str) -> str:
@@ -248,5 +248,6 @@ def gene_key(name: str) -> str:
 
 def gene_keys(name: str) -> list[str]:
     """List what a name may be known by: itself, the parts of TP53|7157 or ENSG…_TP53, HLA-A for HLA.A of R."""
-    parts = [part for part in JOINED.split(name) if part and part != "?"]
+    mark = BESIDE_ID if ENSEMBL_ID.search(name) else BAR  # _ alone stands in names such as ANKHD1_EIF4EBP3
+    parts = [part for part in mark.split(name) if part and part != "?"]
     return list(dict.fromkeys(gene_key(key) for key in (name, *parts, name.replace(".", "-"))))

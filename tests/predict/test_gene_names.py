@@ -64,6 +64,7 @@ def test_names_with_something_before_or_after(names: list[str], tmp_path: Path) 
 
 def test_ids_before_symbols() -> None:
     assert matched(["ENSG00000141510.11_TP53", "GRCh38_ENSG00000184640", "x|ENSG00000206503.4"], BY_ID) == [0, 1, 2]
+    assert gene_keys("ANKHD1_EIF4EBP3") == ["ANKHD1_EIF4EBP3"]  # of two genes, neither
     assert gene_keys("?|100130426") == ["?|100130426", "100130426"]
 
 
