@@ -38,12 +38,21 @@ def test_product_takes_any_layout() -> None:
     close(times_transposed(left[:, 3:9], right[:, 3:9]), left[:, 3:9].double() @ right[:, 3:9].double().T, 1e-6)
 
 
+def test_a_change_of_the_private_product_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    operator = torch.ops.mkldnn._linear_pointwise
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", lambda *given: asked.append(given) or operator(*given))
+    left, right, bias = torch.randn(5, 300), torch.randn(7, 300), torch.randn(7)
+    close(times_transposed(left, right, bias), functional.linear(left, right, bias), 1e-6)
+    assert len(asked) == torch.backends.mkldnn.is_available()
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
 def test_convolution_is_that_of_plain_layers(
     dtype: torch.dtype, tolerance: float, training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("methyl_lightning.networks.products.TILE_BYTES", 5 * 43 * (64 + 56) * dtype.itemsize)
+    monkeypatch.setattr("methyl_lightning.networks.sequence.ROWS", 5)
     torch.manual_seed(0)
     fused = SequenceConvolution(43).to(dtype).train(training)
     convolution = nn.Conv1d(5, 64, 11, padding=5).double()
@@ -70,7 +79,7 @@ def test_convolution_is_that_of_plain_layers(
         close(getattr(fused.normalisation, name), getattr(normalisation, name), tolerance)
 
 
-def test_convolution_counts_in_float32_where_weights_are_halves() -> None:
+def test_convolution_takes_halves_and_no_rows() -> None:
     torch.manual_seed(0)
     convolution, sequence_CL = SequenceConvolution(800), torch.randint(0, 4, (96, 800), dtype=torch.uint8)
     expected_CN = convolution(sequence_CL)
