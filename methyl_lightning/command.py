@@ -1,21 +1,39 @@
-"""What the commands share: where conf/ is, and errors in one line."""
+"""What the commands share: where conf/ is, errors in one line, and what a signal does."""
 
+import errno
 import logging
 import os
 import re
+import shlex
+import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
+from types import FrameType
 
 import hydra
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from methyl_lightning.files import InputError
+from methyl_lightning.run_folder import is_first_process, release
+from methyl_lightning.settings import as_argument
 
+# what a person can mend who meets them on a disk
+DISK_ERRORS = {
+    errno.EACCES: "name a folder that you may write into",
+    errno.EPERM: "name a folder that you may write into",
+    errno.EROFS: "name a folder that you may write into",
+    errno.ENOTDIR: "name a folder, not what is in a file",
+    errno.EEXIST: "name a folder, not a file",
+    errno.ENAMETOOLONG: "give it a shorter name",
+    errno.ENOSPC: "make room on the disk",
+    errno.EDQUOT: "make room on the disk",
+}
 FULL_ERROR, SHORT_ERROR = "HYDRA_FULL_ERROR", "METHYL_LIGHTNING_SHORT_ERROR"
 # what Lightning says of things that are meant here, or advertises
 EXPECTED_WARNINGS = (
@@ -34,18 +52,53 @@ def conf_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
+class Stopped(BaseException):
+    """A signal has asked this command to end.
+
+    Attributes
+    ----------
+    advice
+        How to go on; the command that was running may say so.
+    """
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number, self.advice = number, f"start again with: {typed_command()}"
+
+
+def typed_command() -> str:
+    """Write the command that runs, as it was typed."""
+    main = getattr(sys.modules["__main__"], "__spec__", None)
+    program = f"python -m {main.name.removesuffix('.__main__')}" if main else shlex.quote(sys.argv[0])
+    return " ".join([program, *map(shlex.quote, sys.argv[1:])])
+
+
 def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
     """Run a task under Hydra; what a person can mend ends in one line on standard error and exit status 2.
 
-    With ``HYDRA_FULL_ERROR=1`` in the environment the whole traceback is shown instead.
+    SIGTERM and Ctrl-C end it in one line, too, with 128 + the signal's number. With ``HYDRA_FULL_ERROR=1`` in the
+    environment the whole traceback is shown instead.
     """
     # the shell expands ~ only where a word begins with it
     sys.argv[1:] = [
         re.sub(r"^([\w.+]+=)~(?=/|$)", lambda start: start[1] + str(Path.home()), one) for one in sys.argv[1:]
     ]
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # a missing font is drawn in another
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message)
+    try:
+        with _signals_raise():
+            _run(task, config_name)
+    except Stopped as stop:
+        if is_first_process():
+            print(f"stopped by {signal.Signals(stop.number).name}; {stop.advice}", file=sys.stderr)
+        sys.exit(128 + stop.number)
+    finally:
+        release()
+
+
+def _run(task: Callable[[DictConfig], None], config_name: str) -> None:
     if os.environ.get(FULL_ERROR) == "1" and SHORT_ERROR not in os.environ:
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=config_name)(task)()
         return
@@ -72,6 +125,29 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
     except BrokenPipeError:  # whoever read the output, ``head`` for one, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS or error.filename is None:
+            raise
+        _exit(InputError(f"{error.filename}: {error.strerror}; {DISK_ERRORS[error.errno]} (hydra.run.dir=FOLDER)"))
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """Let SIGTERM and Ctrl-C raise :class:`Stopped`, wherever the program is; every file is written so that it may."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for other in former:
+            signal.signal(other, signal.SIG_IGN)  # a second Ctrl-C must not disturb the end
+        raise Stopped(number)
+
+    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in former:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _exit(error: Exception) -> None:
@@ -84,8 +160,25 @@ def _exit(error: Exception) -> None:
         if not isinstance(cause, ValueError | TypeError | MisconfigurationException):
             raise error
         message = str(error if isinstance(cause, TypeError) else cause)  # a TypeError doesn't tell whose argument
+    elif quoted := _in_quotes(error):
+        message = quoted
     elif not isinstance(error, InputError):
         causes = [str(part) for part in (error, error.__cause__) if part]
         message = ". ".join(dict.fromkeys(causes)).replace("\n", "  ")
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(2)
+
+
+def _in_quotes(error: Exception) -> str | None:
+    """Say how to type a value that Hydra's grammar reads otherwise, such as ``section (1).h5ad``."""
+    if isinstance(error, OverrideParseException):
+        argument = error.override
+    elif match := re.match(r"Ambiguous value for argument '(.*?)'\n", str(error)):
+        argument = match[1]
+    else:
+        return None
+    name, equals, value = argument.partition("=")
+    if not equals or not re.fullmatch(r"[+~]{0,2}[\w.@/]+", name) or value[:1] in "[{'\"":
+        return None
+    sweep = ", or sweep over its parts with --multirun" if "," in value else ""
+    return f"{argument}: Hydra reads some characters otherwise; quote the value: {as_argument(name, value)}{sweep}"

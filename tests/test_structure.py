@@ -30,6 +30,8 @@ CONF = conf_folder()
 # a room may import what stands above it, and its own files as long as they make no circle
 ROOMS = [
     "files",
+    "settings",
+    "run_folder",
     "command",
     "metrics",
     "networks",
@@ -119,7 +121,8 @@ def test_nobody_imports_an_entry_point() -> None:
 
 def test_only_commands_know_hydra() -> None:
     knowing = {name for name, path in modules().items() if outside(path) & {"hydra"}}
-    assert {"command", "train.__main__"} <= knowing <= entry_points() | {"command", "prepare.stores", "train.fit"}
+    shared = {"command", "run_folder", "prepare.stores", "train.fit", "train.resume"}
+    assert {"command", "train.__main__"} <= knowing <= entry_points() | shared
 
 
 @pytest.mark.parametrize(

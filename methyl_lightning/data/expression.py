@@ -51,9 +51,8 @@ def dilute(
     Raises
     ------
     InputError
-        If the retention is out of its range, a value is negative, or a sample has no expression at all.
-    ValueError
-        If there is no such method.
+        If there is no such method, the retention is out of its range, a value is negative, or a sample has no
+        expression at all.
 
     Notes
     -----
@@ -80,7 +79,7 @@ def dilute(
 def check_dilution(method: str, retention: float) -> None:
     """Raise the errors of :func:`dilute` that depend on the settings alone."""
     if method not in METHODS:
-        raise ValueError(f"method={method!r}: must be one of {METHODS}")
+        raise InputError(f"method={method!r}: must be one of {METHODS}")
     if method == "binomial" and not 0 < retention <= 1:
         raise InputError(f"retention={retention:g}: with binomial thinning a share, above 0 and at most 1")
     if method in ("mask", "multinomial") and (retention < 1 or retention != int(retention)):

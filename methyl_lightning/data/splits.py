@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from methyl_lightning.data.store import Store
-from methyl_lightning.files import InputError
+from methyl_lightning.files import InputError, replacing
 
 PARTS = ("train", "val", "test")
 CPG_SPLITS = ("random", "chromosome")
@@ -191,8 +191,8 @@ def save_split(split: Split, store: Store, path: Path) -> None:
         axis: {part: table["id"].to_numpy(str)[parts[part]].tolist() for part in PARTS}
         for axis, parts, table in (("cpg", split.cpg, store.cpgs), ("sample", split.sample, store.samples))
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"how": dict(split.how), **ids}, indent=1))
+    with replacing(path, "split") as temporary:
+        temporary.write_text(json.dumps({"how": dict(split.how), **ids}, indent=1))
 
 
 def load_split(path: Path, store: Store) -> Split:

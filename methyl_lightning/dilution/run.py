@@ -102,11 +102,7 @@ def dilution_test(
     InputError
         If a setting is out of its range, a name is not known, or a sample cannot be diluted.
     """
-    levels = list(dict.fromkeys(retention if isinstance(retention, Sequence) else [retention]))
-    for level in levels:
-        check_dilution(method, level)
-    if repeats < 1 or not levels:
-        raise InputError(f"dilution.repeats={repeats}, dilution.retention={levels}: at least one of each")
+    levels = check_levels(retention, repeats, method)
     cpg_C, sample_S = split.view(HEADLINE)
     sample_ids = store.samples["id"].to_numpy(str)[sample_S]
     shown_S = _chosen(samples, sample_ids, "sample")
@@ -147,6 +143,16 @@ def dilution_test(
     return DilutionResult(
         pd.DataFrame(rows), pd.concat(shown, ignore_index=True), pd.concat(histograms, ignore_index=True), facts
     )
+
+
+def check_levels(retention: float | Sequence[float], repeats: int, method: str) -> list[float]:
+    """List the levels, each once, and raise the errors of :func:`dilution_test` that depend on these settings alone."""
+    levels = list(dict.fromkeys(retention if isinstance(retention, Sequence) else [retention]))
+    for level in levels:
+        check_dilution(method, level)
+    if repeats < 1 or not levels:
+        raise InputError(f"dilution.repeats={repeats}, dilution.retention={levels}: at least one of each")
+    return levels
 
 
 class _Expressions(NamedTuple):

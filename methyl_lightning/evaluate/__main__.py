@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from methyl_lightning.command import run_command
 from methyl_lightning.data.splits import save_split
@@ -16,6 +16,8 @@ from methyl_lightning.evaluate.evaluation import (
 )
 from methyl_lightning.evaluate.table import print_table, results_table
 from methyl_lightning.files import InputError
+from methyl_lightning.run_folder import save_config, take_job_folder
+from methyl_lightning.settings import check_whole_number
 
 
 def evaluate(cfg: DictConfig) -> None:
@@ -23,13 +25,15 @@ def evaluate(cfg: DictConfig) -> None:
     hydra, checkpoint = HydraConfig.get(), Path(cfg.checkpoint)
     folder = Path(hydra.runtime.output_dir)
     experiment = hydra.runtime.choices.get("experiment")
+    check_whole_number("seed", cfg.seed, 0)
+    take_job_folder(folder)
     if "dilution" in cfg:
         evaluate_diluted(checkpoint, folder, cfg.seed, cfg.dilution, cfg.store, cfg.split_file)
     elif experiment is not None:
         raise InputError(f"experiment={experiment}: is for training; a checkpoint is tested with +experiment=dilution")
     else:
         module, store, split, run = load_run(checkpoint, cfg.store, cfg.split_file)
-        OmegaConf.save(run, folder / "config.yaml", resolve=True)
+        save_config(run, folder)
         save_split(split, store, folder / "split.json")
         save_data(store, folder)
         evaluate_model(module, store, split, folder, cfg.seed, str(checkpoint))

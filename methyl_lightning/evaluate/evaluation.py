@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from methyl_lightning.data.distances import nearest_gene
 from methyl_lightning.data.splits import HEADLINE, TEST_VIEWS, Split, beta_variance, load_split
 from methyl_lightning.data.store import Store
-from methyl_lightning.dilution.run import dilution_test, summarise
+from methyl_lightning.dilution.run import check_levels, dilution_test, summarise
 from methyl_lightning.dilution.table import write_results
 from methyl_lightning.evaluate import figures
 from methyl_lightning.evaluate.comparisons import cells_key, save_bootstrap
@@ -29,6 +29,7 @@ from methyl_lightning.model.checkpoint import load_checkpoint
 from methyl_lightning.model.grid import predict_grid, to_anndata
 from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.prepare.simulated import read_ceiling
+from methyl_lightning.settings import check_arguments
 
 Grids = dict[str, tuple[np.ndarray, np.ndarray]]  # view → measured and predicted beta [C, S]
 
@@ -110,14 +111,28 @@ def evaluate_diluted(
 
     Parameters are those of :func:`load_run` and :func:`methyl_lightning.dilution.run.dilution_test`.
     """
+    own = dilution_settings(settings)
     module, opened, split, run = load_run(checkpoint, store, split_file)
     module.to("cuda" if torch.cuda.is_available() else "cpu")
-    own: dict[str, Any] = OmegaConf.to_container(settings, resolve=True)  # type: ignore[assignment]
-    own.pop("train_retention", None)
     result = dilution_test(module, opened, split, seed=seed, **own)
     result.facts.update(cohort=run.data.name, checkpoint=str(checkpoint))
     write_results(result, folder)
     return summarise(result.repeats)
+
+
+def dilution_settings(settings: DictConfig) -> dict[str, Any]:
+    """Return the arguments of a dilution test, and refuse what it could not be made with.
+
+    Raises
+    ------
+    InputError
+        If a setting is of another type or out of its range.
+    """
+    own: dict[str, Any] = OmegaConf.to_container(settings, resolve=True)  # type: ignore[assignment]
+    own.pop("train_retention", None)
+    check_arguments(own, dilution_test, "dilution")
+    check_levels(own["retention"], own["repeats"], own["method"])
+    return own
 
 
 def _write_metrics(folder: Path, store: Store, split: Split, grids: Grids, seed: int) -> dict[str, Any]:
@@ -194,4 +209,5 @@ def save_data(store: Store, folder: Path) -> None:
         "units": store.attributes["units"],
         "provenance": store.attributes["provenance"],
     }
-    (folder / DATA).write_text(json.dumps(described, indent=1))
+    with replacing(folder / DATA) as path:
+        path.write_text(json.dumps(described, indent=1))

@@ -45,16 +45,18 @@ def load_checkpoint(path: str | Path) -> MethylationModule:
     return module.eval()
 
 
-def check_resumable(path: str | Path) -> None:
-    """Refuse a checkpoint that training cannot go on from.
+def read_resumable(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint that training can go on from.
 
     Raises
     ------
     InputError
         If there is none, it is damaged, or it holds no state of the optimiser, as best.ckpt.
     """
-    if "optimizer_states" not in _read_file(Path(path)):
+    content = _read_file(Path(path))
+    if "optimizer_states" not in content:
         raise InputError(f"{path}: holds weights alone; training goes on from last.ckpt of the same folder")
+    return content
 
 
 def complete_checkpoint(path: Path, card: dict[str, Any]) -> None:

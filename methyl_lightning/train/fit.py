@@ -4,11 +4,9 @@ import json
 import resource
 import time
 from pathlib import Path
-from zipfile import is_zipfile
 
 import lightning as L
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 from omegaconf import DictConfig
 
@@ -17,38 +15,11 @@ from methyl_lightning.data.store import Store
 from methyl_lightning.evaluate.evaluation import evaluate_model, save_training_curves
 from methyl_lightning.files import InputError
 from methyl_lightning.model.card import calibrate_module, coverage_line, make_card
-from methyl_lightning.model.checkpoint import (
-    StreamedCheckpoints,
-    check_resumable,
-    complete_checkpoint,
-    load_checkpoint,
-)
+from methyl_lightning.model.checkpoint import StreamedCheckpoints, complete_checkpoint, load_checkpoint
 from methyl_lightning.model.memory import return_freed_memory
 from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.train.progress import StepProgress
-
-
-def check_settings(cfg: DictConfig) -> None:
-    """Refuse settings of a training that Lightning would take.
-
-    Raises
-    ------
-    InputError
-        If a setting is out of its range, or ``ckpt_path`` is nothing that training can go on from.
-    """
-    for name, least in (("seed", 0), ("patience", 1)):
-        if not isinstance(cfg[name], int) or cfg[name] < least:
-            raise InputError(f"{name}={cfg[name]}: must be a whole number of at least {least}")
-    if not cfg.trainer.val_check_interval > 0:
-        raise InputError(f"trainer.val_check_interval={cfg.trainer.val_check_interval}: must be above 0")
-    if cfg.trainer.get("sync_batchnorm"):
-        raise InputError("trainer.sync_batchnorm=true: statistics are those of each process's own block; leave it out")
-    if cfg.ckpt_path and not is_zipfile(cfg.ckpt_path):  # what torch writes is a zip file, complete only with its end
-        raise InputError(
-            f"{cfg.ckpt_path}: no such checkpoint, or truncated; training writes last.ckpt into its folder"
-        )
-    if cfg.ckpt_path:
-        check_resumable(cfg.ckpt_path)
+from methyl_lightning.train.resume import RunCheckpoint, RunStopping
 
 
 def build_module(model: DictConfig, store: Store, seed: int) -> MethylationModule:
@@ -77,11 +48,11 @@ def fit_and_test(
     ckpt_path: str | None = None,
 ) -> None:
     """Fit one model into its folder, test the checkpoint with the best validation score, and complete it."""
-    checkpoints = ModelCheckpoint(
+    checkpoints = RunCheckpoint(
         folder, "best", "val/score", mode="max", save_weights_only=True, enable_version_counter=False
     )
-    latest = ModelCheckpoint(folder, "last", enable_version_counter=False)  # save_last would skip what isn't the best
-    stopping = EarlyStopping("val/score", patience=cfg.patience, mode="max", check_finite=False)
+    latest = RunCheckpoint(folder, "last", enable_version_counter=False)  # save_last would skip what isn't the best
+    stopping = RunStopping("val/score", patience=cfg.patience, mode="max", check_finite=False)
     trainer = instantiate(
         cfg.trainer,
         callbacks=[checkpoints, latest, stopping, StepProgress(label)],

@@ -279,7 +279,6 @@ def test_resumed_run_equals_the_uninterrupted_one(workplace: Path, tmp_path: Pat
         "trainer.max_steps=18",
         "hydra.run.dir=cut",
         "ckpt_path=cut/last.ckpt",
-        "data.fractions=[.5,.2,.3]",
     )
     assert len(whole) == 18 and head == whole[:10] and tail == whole[10:]
     assert len(set(whole)) == 18

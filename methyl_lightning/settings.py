@@ -1,0 +1,64 @@
+"""Settings at the door of a command: typed by the signatures that they end in, and written so that Hydra reads them."""
+
+import inspect
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from methyl_lightning.files import InputError
+
+PLAIN = re.compile(r"[\w./:+-]+", re.ASCII)  # what neither a shell nor Hydra's grammar reads as anything else
+STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
+
+
+def check_arguments(settings: Mapping[str, Any], called: Callable[..., Any], group: str) -> None:
+    """Refuse settings whose types are not those of the arguments that they become.
+
+    Parameters
+    ----------
+    settings
+        Names and plain values; names that are no arguments are left to the call.
+    called
+        Function or class with annotations.
+    group
+        What the settings stand under, for the error.
+
+    Raises
+    ------
+    InputError
+        Names the first such setting, its value and what it should be.
+    """
+    function = called.__init__ if inspect.isclass(called) else called
+    types = get_type_hints(function)
+    for name in settings.keys() & types.keys():
+        try:
+            TypeAdapter(types[name], config=STRICT).validate_python(settings[name])
+        except ValidationError as error:
+            wanted = " or ".join(dict.fromkeys(part["msg"].lower() for part in error.errors()))
+            raise InputError(f"{group}.{name}={_shown(settings[name])}: {wanted}") from error
+
+
+def check_whole_number(name: str, value: Any, least: int) -> None:
+    """Refuse what is no whole number, or too small a one."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name}={_shown(value)}: must be a whole number of at least {least}")
+
+
+def as_override(name: str, value: str) -> str:
+    """Write a setting as Hydra reads it back: in quotes where its grammar needs them."""
+    if not PLAIN.fullmatch(value):
+        escaped = re.sub(r'(\\*)("|$)', lambda match: match[1] * 2 + ('\\"' if match[2] else ""), value)
+        value = f'"{escaped}"'
+    return f"{name}={value}"
+
+
+def as_argument(name: str, value: str) -> str:
+    """Write a setting as one types it in a shell."""
+    return shlex.quote(as_override(name, value))
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)

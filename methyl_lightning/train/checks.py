@@ -1,0 +1,51 @@
+"""Settings of a training that are refused before its first step."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from methyl_lightning import networks
+from methyl_lightning.data.datamodule import GridDataModule
+from methyl_lightning.evaluate.evaluation import dilution_settings
+from methyl_lightning.files import InputError
+from methyl_lightning.model.module import MethylationModule
+from methyl_lightning.settings import check_arguments, check_whole_number
+
+LONGEST_KMER = 6  # there are 4^k k-mers, each a feature
+NOT_OF_THE_DATA_MODULE = ("_target_", "name", "source", "download", "split_file")
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """Refuse settings that a training would take, or find wrong only when it has run.
+
+    Raises
+    ------
+    InputError
+        If a setting is of another type or out of its range.
+    """
+    check_whole_number("seed", cfg.seed, 0)
+    check_whole_number("patience", cfg.patience, 1)
+    given: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    check_arguments({k: v for k, v in given["data"].items() if k not in NOT_OF_THE_DATA_MODULE}, GridDataModule, "data")
+    check_whole_number("data.num_workers", cfg.data.num_workers, 0)
+    for group, model in {
+        "model": given["model"],
+        **{f"references.{k}": v for k, v in given["references"].items()},
+    }.items():
+        _check_model(model, group)
+    if "dilution" in cfg:
+        dilution_settings(cfg.dilution)
+    if not cfg.trainer.val_check_interval > 0:
+        raise InputError(f"trainer.val_check_interval={cfg.trainer.val_check_interval}: must be above 0")
+    if cfg.trainer.get("sync_batchnorm"):
+        raise InputError("trainer.sync_batchnorm=true: statistics are those of each process's own block; leave it out")
+
+
+def _check_model(model: Mapping[str, Any], group: str) -> None:
+    check_arguments(model, MethylationModule, group)
+    network = getattr(networks, model["network"], None)
+    if network is not None:  # what there is not, the module refuses
+        check_arguments(model, network, group)
+    if not 1 <= model.get("longest_kmer", 1) <= LONGEST_KMER:
+        raise InputError(f"{group}.longest_kmer={model['longest_kmer']}: must be 1 … {LONGEST_KMER}")
