@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from methyl_lightning.data.distances import within
 from methyl_lightning.data.expression import check_dilution, dilute
-from methyl_lightning.data.splits import load_split, make_split
+from methyl_lightning.data.splits import BLOCK_BP, GAP_BP, load_split, make_split
 from methyl_lightning.data.store import Distances, Store
 from methyl_lightning.files import InputError
 from methyl_lightning.networks.contract import CpgFeatures, TrainingView
@@ -225,9 +225,12 @@ class GridDataModule(L.LightningDataModule):
         A saved split to use again (default: a new one).
     fractions
         Shares of train, val and test among CpGs and among patients.
-    cpg_split, most_variable
+    cpg_split, cpg_block_bp, cpg_gap_bp, most_variable
         How CpGs are divided, and how many of them, the most variable in training samples, take part: see
         :func:`methyl_lightning.data.splits.make_split`.
+    split_seed
+        Fixes split and validation subset (None: the seed does); runs of several seeds can so be tested on the same
+        cells.
     sampling
         ``grid`` (blocks) or ``pairs`` (random cells, as upstream).
     block
@@ -247,7 +250,7 @@ class GridDataModule(L.LightningDataModule):
     num_workers
         Processes that read ahead; 0 reads in the training process.
     seed
-        Fixes split, order of blocks and validation subset.
+        Fixes the order of blocks, and what ``split_seed`` doesn't.
     """
 
     def __init__(
@@ -256,7 +259,10 @@ class GridDataModule(L.LightningDataModule):
         *,
         split_file: str | None = None,
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
+        split_seed: int | None = None,
         cpg_split: str = "random",
+        cpg_block_bp: int = BLOCK_BP,
+        cpg_gap_bp: int = GAP_BP,
         most_variable: int | None = None,
         sampling: str = "grid",
         block: int | Sequence[int] = BLOCK,
@@ -290,13 +296,16 @@ class GridDataModule(L.LightningDataModule):
         self.train_retention, self.train_dilution = levels, train_dilution
         self.store = Store(store)
         self.sampling, self.block, self.batch_pairs, self.num_workers = sampling, block, batch_pairs, num_workers
-        self.seed = seed
+        self.seed, self.split_seed = seed, seed if split_seed is None else split_seed
+        if self.split_seed < 0:
+            raise ValueError(f"split_seed={split_seed}: must be at least 0, or null for that of the run")
         if split_file is None:
             eligible = None if gene_within_bp is None else within(self.store.distances, gene_within_bp)
-            self.split = make_split(self.store, fractions, seed, eligible, cpg_split, most_variable)
+            choices = (cpg_split, most_variable, cpg_block_bp, cpg_gap_bp)
+            self.split = make_split(self.store, fractions, self.split_seed, eligible, *choices)
         else:
             self.split = load_split(Path(split_file), self.store)
-        rng = np.random.default_rng([seed, 2])
+        rng = np.random.default_rng([self.split_seed, 2])
         self.val_cpg_C, self.val_sample_S = (
             np.sort(rng.permutation(rows)[:size])
             for rows, size in ((self.split.cpg["val"], val_cpgs), (self.split.sample["val"], val_samples))

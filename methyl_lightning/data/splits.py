@@ -1,7 +1,7 @@
 """Views of the grid: CpGs and patients are divided once, saved by id, and every later command reads them again.
 
 A view is one CpG set × one sample set. Samples are divided by patient, so no patient stands on two sides. CpGs are
-divided at random, or by chromosome, so that no test CpG has a neighbour in training.
+divided at random, or by chromosome or blocks of positions, so that no test CpG has a neighbour in training.
 
 Axis letters: C CpGs, S samples.
 """
@@ -18,7 +18,8 @@ from methyl_lightning.data.store import Store
 from methyl_lightning.files import InputError, replacing
 
 PARTS = ("train", "val", "test")
-CPG_SPLITS = ("random", "chromosome")
+CPG_SPLITS = ("random", "chromosome", "blocks")
+BLOCK_BP, GAP_BP = 1_000_000, 10_000
 TEST_VIEWS = ("test_cpg-train_sample", "train_cpg-test_sample", "test_cpg-test_sample")
 HEADLINE = "test_cpg-test_sample"  # CpGs and patients unseen
 
@@ -32,7 +33,8 @@ class Split(NamedTuple):
         Row numbers of each part (``cpg["train"]``, ``sample["test"]``, …), each sorted.
     how
         Plain JSON values: ``cpg_split``; ``cpgs``, the counts of CpGs in the store, with the distances and chromosomes
-        that were asked for, and after the choice of the most variable; ``chromosomes`` of each part.
+        that were asked for, and after the choice of the most variable; ``chromosomes`` of each part, or ``blocks``:
+        their length and the gap in base pairs, how many each part has, and the training CpGs within the gap.
     """
 
     cpg: dict[str, np.ndarray]
@@ -51,16 +53,14 @@ def _parts(n: int, fractions: Sequence[float], rng: np.random.Generator) -> dict
     return {"test": order[:n_test], "val": order[n_test : n_test + n_val], "train": order[n_test + n_val :]}
 
 
-def _chromosome_parts(
-    chrom_C: np.ndarray, fractions: Sequence[float], rng: np.random.Generator
-) -> dict[str, np.ndarray]:
-    """Draw whole chromosomes for test, then val, as long as each brings the part's size nearer to its share."""
-    names, chrom_C, counts = np.unique(chrom_C, return_inverse=True, return_counts=True)
+def _whole_parts(group_C: np.ndarray, fractions: Sequence[float], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Draw whole groups of CpGs for test, then val, as long as each brings the part's size nearer to its share."""
+    names, group_C, counts = np.unique(group_C, return_inverse=True, return_counts=True)
     left = rng.permutation(len(names)).tolist()
     parts = {}
     for part, fraction, kept in (("test", fractions[2], 2), ("val", fractions[1], 1)):
         drawn: list[int] = []
-        missing = fraction * len(chrom_C)
+        missing = fraction * len(group_C)
         for name in list(left):
             if len(left) > kept and abs(missing - counts[name]) < abs(missing):
                 drawn.append(name)
@@ -69,8 +69,23 @@ def _chromosome_parts(
         if not drawn:  # all are more than twice as large as the part should be
             drawn.append(min(left, key=lambda name: counts[name]))
             left.remove(drawn[0])
-        parts[part] = np.flatnonzero(np.isin(chrom_C, drawn))
-    return parts | {"train": np.flatnonzero(np.isin(chrom_C, left))}
+        parts[part] = np.flatnonzero(np.isin(group_C, drawn))
+    return parts | {"train": np.flatnonzero(np.isin(group_C, left))}
+
+
+def _near_blocks(
+    chrom_C: np.ndarray, position_C: np.ndarray, block_C: np.ndarray, held_out_C: np.ndarray, block_bp: int, gap_bp: int
+) -> np.ndarray:
+    """Tell which CpGs lie in a block of the held-out CpGs, or within the gap of one: bool [C]."""
+    near_C = np.full(len(chrom_C), False)
+    for chrom in np.unique(chrom_C[held_out_C]):
+        mine_C = chrom_C == chrom
+        starts = np.unique(block_C[mine_C & held_out_C]) * block_bp
+        position_N = position_C[mine_C]
+        # of the blocks that begin at most one gap behind a CpG the last one reaches farthest
+        last_N = np.searchsorted(starts, position_N + gap_bp, side="left") - 1
+        near_C[mine_C] = (last_N >= 0) & (position_N - (starts[last_N] + block_bp - 1) < gap_bp)
+    return near_C
 
 
 def beta_variance(store: Store, cpg_C: np.ndarray, sample_S: np.ndarray) -> np.ndarray:
@@ -86,6 +101,8 @@ def make_split(
     eligible_cpg_C: np.ndarray | None = None,
     cpg_split: str = "random",
     most_variable: int | None = None,
+    block_bp: int = BLOCK_BP,
+    gap_bp: int = GAP_BP,
 ) -> Split:
     """Divide patients, then CpGs, into train, val and test.
 
@@ -100,16 +117,20 @@ def make_split(
     eligible_cpg_C
         bool [C], the CpGs that take part (default: all).
     cpg_split
-        ``random``, or ``chromosome``: whole chromosomes are drawn, so that sizes only come near the fractions. CpGs
-        without a chromosome are then left out, as they could be neighbours of any other.
+        ``random``; or ``chromosome`` or ``blocks``: whole chromosomes, or blocks of ``block_bp`` base pairs, are drawn,
+        so that sizes only come near the fractions. CpGs without a place are then left out, as they could be neighbours
+        of any other.
     most_variable
         Keep only so many CpGs: those with the largest variance over the *training* samples (None: all).
+    block_bp, gap_bp
+        Length of the blocks, counted from the beginning of each chromosome; and which training CpGs are left out:
+        those less than ``gap_bp`` base pairs away from the nearest base of a validation or test block.
 
     Raises
     ------
     InputError
-        If a part is left with fewer than two samples or CpGs, there are fewer than three chromosomes to divide, or
-        fewer CpGs with a variance than asked for.
+        If a part is left with fewer than two samples or CpGs, there are fewer than three chromosomes or blocks to
+        divide, or fewer CpGs with a variance than asked for.
     """
     if len(fractions) != 3 or abs(sum(fractions) - 1) > 1e-6 or min(fractions) <= 0:
         raise ValueError(f"fractions={list(fractions)}: must be three positive shares that sum to 1")
@@ -117,6 +138,8 @@ def make_split(
         raise ValueError(f"cpg_split={cpg_split!r}: must be one of {CPG_SPLITS}")
     if most_variable is not None and most_variable < 1:
         raise ValueError(f"most_variable={most_variable}: must be at least 1, or null for all CpGs")
+    if block_bp < 1 or gap_bp < 0:
+        raise ValueError(f"cpg_block_bp={block_bp} must be at least 1, cpg_gap_bp={gap_bp} at least 0")
     patients, patient_S = np.unique(store.samples["patient"].to_numpy(str), return_inverse=True)
     cpg_rng, patient_rng = (np.random.default_rng([seed, axis]) for axis in (0, 1))
     sample = {
@@ -124,31 +147,59 @@ def make_split(
         for part, rows in _parts(len(patients), fractions, patient_rng).items()
     }
     chrom_C = store.cpgs["chrom"].to_numpy(str)
+    position_C = store.cpgs["position"].to_numpy(np.int64)
+    block_C = position_C // block_bp
     eligible_C = np.full(len(chrom_C), True) if eligible_cpg_C is None else eligible_cpg_C
-    if cpg_split == "chromosome":
+    if cpg_split != "random":
         eligible_C = eligible_C & (chrom_C != "")
+    if cpg_split == "blocks":
+        eligible_C = eligible_C & (position_C >= 0)
     cpgs = np.flatnonzero(eligible_C)
     how: dict[str, Any] = {"cpg_split": cpg_split, "cpgs": {"store": len(chrom_C), "eligible": len(cpgs)}}
     if most_variable is not None:
         cpgs = _most_variable(store, cpgs, sample["train"], most_variable)
         how["cpgs"]["most_variable"] = len(cpgs)
-    n_chromosomes = len(set(chrom_C[cpgs]))
-    if cpg_split == "chromosome" and n_chromosomes < 3:
-        raise InputError(
-            f"{store.path}: the {len(cpgs)} CpGs that may take part lie on {n_chromosomes} known chromosomes, "
-            "cpg_split=chromosome needs at least 3; take data.cpg_split=random"
-        )
-    divided = (
-        _parts(len(cpgs), fractions, cpg_rng)
-        if cpg_split == "random"
-        else _chromosome_parts(chrom_C[cpgs], fractions, cpg_rng)
-    )
-    cpg = {part: np.sort(cpgs[rows]) for part, rows in divided.items()}
+    cpg = _divide_cpgs(store, cpgs, cpg_split, block_bp, fractions, cpg_rng)
+    if cpg_split == "blocks":
+        held_out_C = np.isin(np.arange(len(chrom_C)), [*cpg["val"], *cpg["test"]])
+        near_C = _near_blocks(chrom_C, position_C, block_C, held_out_C, block_bp, gap_bp)
+        counts = {part: len(set(zip(chrom_C[rows], block_C[rows], strict=True))) for part, rows in cpg.items()}
+        left_out = int(near_C[cpg["train"]].sum())
+        how["blocks"] = {"bp": block_bp, "gap_bp": gap_bp, **counts, "left_out": left_out}
+        if left_out > len(cpg["train"]) - 2:
+            raise InputError(
+                f"{store.path}: {left_out} of {len(cpg['train'])} training CpGs are less than {gap_bp:,} bp from a "
+                "block of val or test; lower data.cpg_gap_bp"
+            )
+        cpg["train"] = cpg["train"][~near_C[cpg["train"]]]
     _check_parts(store, "CpGs", cpg, len(cpgs))
     _check_parts(store, "samples", sample, len(patient_S))
     if cpg_split == "chromosome":
         how["chromosomes"] = {part: np.unique(chrom_C[cpg[part]]).tolist() for part in PARTS}
     return Split(cpg, sample, how)
+
+
+def _divide_cpgs(
+    store: Store, cpgs: np.ndarray, cpg_split: str, block_bp: int, fractions: Sequence[float], rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Divide rows of CpGs at random, or by whole chromosomes or blocks; sorted."""
+    if cpg_split == "random":
+        parts = _parts(len(cpgs), fractions, rng)
+    else:
+        table = store.cpgs.iloc[cpgs]
+        group_C = table["chrom"].to_numpy(str)
+        if cpg_split == "blocks":
+            group_C = np.char.add(np.char.add(group_C, ":"), (table["position"].to_numpy() // block_bp).astype(str))
+        if (n_groups := len(set(group_C))) < 3:
+            many, remedy = "known chromosomes", "take data.cpg_split=random"
+            if cpg_split == "blocks":
+                many, remedy = f"blocks of {block_bp:,} bp", "lower data.cpg_block_bp"
+            raise InputError(
+                f"{store.path}: the {len(cpgs)} CpGs that may take part lie on {n_groups} {many}, "
+                f"cpg_split={cpg_split} needs at least 3; {remedy}"
+            )
+        parts = _whole_parts(group_C, fractions, rng)
+    return {part: np.sort(cpgs[rows]) for part, rows in parts.items()}
 
 
 def _most_variable(store: Store, cpg_C: np.ndarray, sample_S: np.ndarray, n: int) -> np.ndarray:
@@ -182,7 +233,16 @@ def describe_split(split: Split) -> str:
     counts = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in split.how["cpgs"].items())
     parts = split.how.get("chromosomes", {})
     held_out = "".join(f", {part}: {' '.join(parts[part])}" for part in ("val", "test") if part in parts)
+    if blocks := split.how.get("blocks"):
+        held_out = (
+            f" of {blocks['bp']:,} bp ({', '.join(f'{blocks[part]} {part}' for part in PARTS)}), {gap_line(blocks)}"
+        )
     return f"split: {', '.join(sizes)}; CpGs: {counts}, divided by {split.how['cpg_split']}{held_out}"
+
+
+def gap_line(blocks: Mapping[str, int]) -> str:
+    """Say how many training CpGs the gap around the blocks of val and test has cost."""
+    return f"{blocks['left_out']:,} training CpGs within {blocks['gap_bp']:,} bp of a val or test block left out"
 
 
 def save_split(split: Split, store: Store, path: Path) -> None:

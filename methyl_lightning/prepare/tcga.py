@@ -86,6 +86,7 @@ def tcga(
     expression: str | Path | None = None,
     probe_map: str | Path | None = None,
     sequences: str | Path | None = None,
+    partial_sequences: bool = False,
     cohorts: Mapping[str, Mapping[str, str]] | None = None,
     cpg_join: str = "union",
     genome: str | Path | None = None,
@@ -121,6 +122,8 @@ def tcga(
         Of the genome's FASTA ``window`` bases (even) around each CpG are kept, or of a FASTA with one record a probe,
         its CG in the centre; of both the latter, turned to the + strand; without either only N. See
         :func:`methyl_lightning.prepare.windows.open_windows`.
+    partial_sequences
+        Whether ``sequences`` may lack CpGs, which are N then.
     cohorts
         Name of each cohort → its own ``methylation``, ``expression``, ``probe_map``, ``sequences``, ``assembly``, where
         they differ from those given for all. Genes are those that every cohort has.
@@ -180,7 +183,9 @@ def tcga(
             log.info(f"{islands}: knows {int((cpgs['island'] != '').sum()):,} of {len(cpgs):,} CpGs")
         probes = _having(paired, spilled, names, "sequences")
         genome = None if genome is None else Path(genome)
-        windows = open_windows(stack, cpgs, window, genome, maps, probes, probe_map_base, probe_map_minus)
+        windows = open_windows(
+            stack, cpgs, window, genome, maps, probes, probe_map_base, probe_map_minus, partial_sequences
+        )
         distances = gene_distances(cpgs, gene_table, limit_bp, anchor)
         near_C = np.diff(distances.indptr_C) > 0
         log.info(f"{int(near_C.sum()):,} of {len(cpgs):,} CpGs have a gene within {limit_bp:,} bp")

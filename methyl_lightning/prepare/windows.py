@@ -22,6 +22,7 @@ from methyl_lightning.readers.fasta import (
     find_centres,
     genome_windows,
     open_fasta,
+    probe_records,
     probe_windows,
 )
 
@@ -57,6 +58,7 @@ def open_windows(
     probes: dict[Path, np.ndarray],
     base: int,
     minus: str,
+    partial: bool = False,
 ) -> Windows:
     """Open the files with sequences and check that they have CG in the centre.
 
@@ -77,6 +79,8 @@ def open_windows(
         that is given. A CpG that none has is N.
     base, minus
         As given to :func:`methyl_lightning.readers.probes.locate_cpgs`.
+    partial
+        Whether a FASTA of probes may lack some of them, which are N then.
 
     Raises
     ------
@@ -99,6 +103,10 @@ def open_windows(
     for path, having_C in probes.items():
         with open_fasta(path) as records:
             some_C = np.flatnonzero(having_C & empty_C)
+            if partial:
+                has_C = cpgs["id"].iloc[some_C].isin(probe_records(records)).to_numpy()
+                log.info(f"{path}: has a sequence of {int(has_C.sum()):,} of {len(has_C):,} CpGs, the others are N")
+                some_C = some_C[has_C]
             sequence_CL[some_C] = probe_windows(records, cpgs["id"].iloc[some_C].tolist(), window)
         centres = find_centres(sequence_CL[some_C])
         refuse_wrong_probes(path, centres)

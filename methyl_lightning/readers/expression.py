@@ -1,7 +1,7 @@
 """Expression as people have it: AnnData, 10x files, tables; rows are samples, cells or spots and are read on demand.
 
 Only genes are given: features of other kinds, the counters of STAR and HTSeq, spike-ins and the genes of another
-species are left out, and it is said how many.
+species are left out, as are those without a name, and it is said how many.
 Legend: S samples, I genes of the input.
 """
 
@@ -20,7 +20,7 @@ from methyl_lightning.readers.assemblies import species_of
 from methyl_lightning.readers.formats import open_matrix, samples_are_rows
 from methyl_lightning.readers.genes import GENOME_PREFIX, gene_key
 from methyl_lightning.readers.matrices import read_all
-from methyl_lightning.readers.text import EXCEL_DATE
+from methyl_lightning.readers.text import EXCEL_DATE, MISSING
 
 NO_GENE = re.compile(r"N_(unmapped|multimapping|noFeature|ambiguous)|__\w+|(ERCC|SIRV)[-_]?\d{3,5}", re.IGNORECASE)
 TYPE_COLUMNS = ("feature_types", "feature_type", "feature_biotype")
@@ -115,7 +115,12 @@ def _genes_alone(expression: Expression, known: Collection[str], assembly: str) 
     counter_I = names.str.fullmatch(NO_GENE)
     dated_I = names.str.fullmatch(EXCEL_DATE)
     dates = f"dates that Excel made of names ({', '.join(names[dated_I][:2])}, once MARCHF1, SEPTIN2 or the like)"
-    left_out = {"counters and spike-ins": counter_I, dates: dated_I, **_other_features(expression.source, var)}
+    left_out = {
+        "without a name": names.isin(MISSING),
+        "counters and spike-ins": counter_I,
+        dates: dated_I,
+        **_other_features(expression.source, var),
+    }
     kept_I = ~np.any(list(left_out.values()), axis=0)
     genome_I = _genomes(var, names)
     if len(genomes := sorted(set(genome_I[kept_I]))) > 1:

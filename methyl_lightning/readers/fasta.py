@@ -188,6 +188,12 @@ def _cut(record: pyfaidx.FastaRecord, start: int, window: int) -> str:
     return ("N" * max(-start, 0) + bases).ljust(window, "N")
 
 
+def probe_records(probes: Fasta) -> dict[str, str]:
+    """Name the record of each probe, with and without what follows the probe's plain name."""
+    names = list(probes.records.keys())
+    return {plain_name(name): name for name in reversed(names)} | {name: name for name in names}
+
+
 def probe_windows(probes: Fasta, cpgs: list[str], window: int) -> np.ndarray:
     """Cut the window around the centre of each probe's record (C at k − 1 of 2k bases).
 
@@ -202,8 +208,7 @@ def probe_windows(probes: Fasta, cpgs: list[str], window: int) -> np.ndarray:
         If a probe has no record, or one that is odd or shorter than the window.
     """
     sequence_CL = np.empty((len(cpgs), window), dtype=np.uint8)
-    names = list(probes.records.keys())
-    record_of = {plain_name(name): name for name in reversed(names)} | {name: name for name in names}
+    record_of = probe_records(probes)
     for first in range(0, len(cpgs), CHUNK):
         some = cpgs[first : first + CHUNK]
         sequence_CL[first : first + CHUNK] = encode_sequences(
@@ -214,7 +219,7 @@ def probe_windows(probes: Fasta, cpgs: list[str], window: int) -> np.ndarray:
 
 def _centre(probes: Fasta, cpg: str, window: int) -> str:
     if cpg not in probes.records:
-        remedy = "add it or remove the probe from the methylation table"
+        remedy = "add it, remove the probe from the methylation table, or set partial_sequences=true"
         raise InputError(f"{probes.path}: no sequence of probe {cpg!r}; {remedy}")
     record = probes.records[cpg]
     start, odd = divmod(len(record) - window, 2)

@@ -42,8 +42,9 @@ UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def refuse_repeats(path: str | Path, kind: str, names: list[str]) -> None:
-    """Refuse a name that occurs twice."""
-    repeated = pd.Index(names)[pd.Index(names).duplicated()]
+    """Refuse a name that occurs twice; of genes several may have none, as they are left out."""
+    named = pd.Index([name for name in names if kind != "gene" or name not in MISSING])
+    repeated = named[named.duplicated()]
     if len(repeated):
         dated = f"{kind} {repeated[0]!r} is a date that Excel made of a name and occurs twice; export it without Excel"
         twice = f"{kind} {repeated[0]!r} occurs twice; keep one of them"

@@ -17,7 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from methyl_lightning import __version__
-from methyl_lightning.data.splits import HEADLINE, PARTS
+from methyl_lightning.data.splits import HEADLINE, PARTS, gap_line
 from methyl_lightning.evaluate.figures import training_curves
 from methyl_lightning.evaluate.table import PUBLISHED
 from methyl_lightning.files import InputError, replacing
@@ -206,7 +206,7 @@ def render(parts: list[dict[str, Any]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "count": "{:,}".format, "p_value": p_value}
+    environment.filters |= {"number": number, "count": "{:,}".format, "p_value": p_value, "gap_line": gap_line}
     return environment.get_template(TEMPLATE).render(
         parts=parts,
         several=len(parts) > 1,

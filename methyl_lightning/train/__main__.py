@@ -52,7 +52,7 @@ def train(cfg: DictConfig) -> None:
             reference = build_module(model, store, cfg.seed)
             fit_and_test(cfg, reference, datamodule, folder / "references" / name, name, [])
         if module.global_rank == 0:
-            evaluate_ceiling(store, datamodule.split, folder / "references" / "ceiling", cfg.seed)
+            evaluate_ceiling(store, datamodule.split, folder / "references" / "ceiling", datamodule.split_seed)
             print_table(results_table(folder, cfg.model.network, cfg.data.name), folder)
             for line in comparison_lines(compare_references(folder, cfg.model.network), HEADLINE):
                 print(line)

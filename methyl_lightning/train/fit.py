@@ -71,7 +71,7 @@ def fit_and_test(
     best = module if module.network.closed_form else _best(module, trainer, checkpoints.best_model_path)
     best.trainer = trainer
     best.to(trainer.strategy.root_device)  # after fit a module is on the CPU
-    tested = evaluate_model(best, datamodule.store, datamodule.split, folder, cfg.seed, "best.ckpt")
+    tested = evaluate_model(best, datamodule.store, datamodule.split, folder, datamodule.split_seed, "best.ckpt")
     calibration = calibrate_module(best, datamodule.store, datamodule.split)
     if tested is not None:
         best.card = make_card(calibration, *tested)

@@ -222,3 +222,70 @@ def test_how_cpgs_were_divided_is_saved_and_told(store: Store, split: Split, tmp
     assert describe_split(Split(split.cpg, split.sample)) + "; CpGs: 120 store, 120 eligible, divided by random" == (
         describe_split(split)
     )
+
+
+class TestBlocks:
+    def test_whole_blocks_are_held_out_and_training_keeps_its_distance(self, store: Store) -> None:
+        chrom_C, position_C = store.cpgs["chrom"].to_numpy(str), store.cpgs["position"].to_numpy()
+        block_bp, gap_bp = 20_000, 15_000
+        tests, left_out = set(), 0
+        for seed in range(5):
+            split = make_split(store, FRACTIONS, seed, cpg_split="blocks", block_bp=block_bp, gap_bp=gap_bp)
+            of_part = {
+                part: {(chrom_C[c], position_C[c] // block_bp) for c in rows} for part, rows in split.cpg.items()
+            }
+            assert sum(map(len, of_part.values())) == len(set.union(*of_part.values()))
+            held_out = of_part["val"] | of_part["test"]
+            gone = set(range(120)) - set(np.concatenate(list(split.cpg.values())).tolist())
+            for c in [*split.cpg["train"].tolist(), *gone]:  # base by base, as the definition says
+                bounds = [(k * block_bp, (k + 1) * block_bp - 1) for chrom, k in held_out if chrom == chrom_C[c]]
+                distances = [max(low - position_C[c], position_C[c] - high, 0) for low, high in bounds]
+                assert (min(distances, default=gap_bp) < gap_bp) == (c in gone)
+            blocks = split.how["blocks"]
+            assert (blocks["bp"], blocks["gap_bp"], blocks["left_out"]) == (block_bp, gap_bp, len(gone))
+            assert [blocks[part] for part in ("val", "test")] == [len(of_part[part]) for part in ("val", "test")]
+            all_blocks = set(zip(chrom_C.tolist(), (position_C // block_bp).tolist(), strict=True))
+            assert sum(blocks[part] for part in PARTS) == len(all_blocks)
+            left_out += len(gone)
+            tests.add(tuple(split.cpg["test"]))
+            samples = make_split(store, FRACTIONS, seed).sample
+            assert all(np.array_equal(split.sample[part], samples[part]) for part in PARTS)
+            again = make_split(store, FRACTIONS, seed, cpg_split="blocks", block_bp=block_bp, gap_bp=gap_bp)
+            assert all(np.array_equal(split.cpg[part], again.cpg[part]) for part in PARTS)
+        assert len(tests) == 5 and left_out > 0
+
+    def test_the_gap_ends_where_it_says(self, store: Store, tmp_path: Path) -> None:
+        # blocks of 62, 12, 26 and 20 CpGs: those of 12 and of 20 come near a tenth of 120
+        place_C = np.array([100] * 60 + [990, 991] + [1500] * 12 + [2008, 2009] + [2500] * 24 + [3500] * 20)
+        cpgs = contents(store)["cpgs"].assign(chrom="chr1", position=place_C)
+        changed = rewrite(store, tmp_path / "line.h5", cpgs=cpgs)
+        for gap_bp, expected in ((0, set()), (9, set()), (10, {991, 2008}), (11, {990, 991, 2008, 2009})):
+            split = make_split(changed, (0.8, 0.1, 0.1), 0, cpg_split="blocks", block_bp=1000, gap_bp=gap_bp)
+            assert set(place_C[np.concatenate([split.cpg["test"], split.cpg["val"]])]) == {1500, 3500}
+            assert set(place_C) - set(place_C[np.concatenate(list(split.cpg.values()))]) == expected
+            assert split.how["blocks"]["left_out"] == len(expected)
+
+    def test_what_cannot_be_divided_is_named(self, store: Store, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=r"cpg_block_bp=0 must be at least 1, cpg_gap_bp=-1 at least 0"):
+            make_split(store, FRACTIONS, 0, cpg_split="blocks", block_bp=0, gap_bp=-1)
+        cpgs = contents(store)["cpgs"].assign(chrom="chr1", position=np.arange(120) - 5)
+        changed = rewrite(store, tmp_path / "near.h5", cpgs=cpgs)
+        with pytest.raises(
+            InputError, match=r"near\.h5: the 115 CpGs .* lie on 2 blocks of 100 bp, .* at least 3; lower data\.cpg_bl"
+        ):
+            make_split(changed, FRACTIONS, 0, cpg_split="blocks", block_bp=100)
+        with pytest.raises(
+            InputError, match=r"near\.h5: \d+ of \d+ training CpGs are less than 500 bp .* lower data\.c"
+        ):
+            make_split(changed, FRACTIONS, 0, cpg_split="blocks", block_bp=10, gap_bp=500)
+
+    def test_it_is_saved_and_told(self, store: Store, tmp_path: Path) -> None:
+        split = make_split(store, FRACTIONS, 0, cpg_split="blocks", block_bp=100_000, gap_bp=30_000)
+        save_split(split, store, tmp_path / "split.json")
+        said = describe_split(load_split(tmp_path / "split.json", store))
+        blocks = split.how["blocks"]
+        assert said == describe_split(split)
+        assert said.endswith(
+            f"divided by blocks of 100,000 bp ({blocks['train']} train, {blocks['val']} val, {blocks['test']} test), "
+            f"{blocks['left_out']} training CpGs within 30,000 bp of a val or test block left out"
+        )

@@ -98,6 +98,28 @@ def test_sequences_are_cut_around_the_cg(cohort, window, first):
     assert not list(cohort["sequences"].parent.glob("*.fai"))
 
 
+def test_some_probes_may_lack_a_sequence_where_that_is_said(cohort, caplog):
+    full = make_cohort(cohort)
+    expected_CL = np.array(full.sequence_CL)
+    assert [set(row) == {ALPHABET.index("N")} for row in expected_CL] == [False] * 3
+    edit(cohort["sequences"], ">cg2", ">cg9")
+    with caplog.at_level("INFO"):
+        store = make_cohort(cohort, partial_sequences=True)
+    expected_CL[1] = ALPHABET.index("N")
+    np.testing.assert_array_equal(store.sequence_CL, expected_CL)
+    assert "sequences.fa: has a sequence of 2 of 3 CpGs, the others are N" in caplog.text
+
+
+def test_genes_without_a_name_are_left_out(cohort, caplog):
+    names = make_cohort(cohort).genes["symbol"].tolist()
+    with cohort["expression"].open("a") as file:
+        file.writelines(f"{name}\t1\t2\t3\t4\t5\n" for name in ("", "", "NA"))
+    with caplog.at_level("INFO"):
+        store = make_cohort(cohort)
+    assert store.genes["symbol"].tolist() == names and len(names) == 3
+    assert "3 of 6 rows are none and left out: 3 without a name" in caplog.text
+
+
 def test_without_sequences_all_bases_are_n(cohort):
     store = make_cohort(cohort, sequences=None)
     assert store.sequence_CL.shape == (3, 6)
@@ -277,6 +299,7 @@ DATA = Path(os.environ.get("METHYL_LIGHTNING_DATA", Path(__file__).parents[2] / 
 COHORTS = {
     "tcga_lgg_hm27": ("HumanMethylation27.gz", (1238, 409, 2125), 122),
     "tcga_brca_hm27": ("HumanMethylation27.gz", (465, 392, 6000), 122),
+    "tcga_brca_chr17": ("HumanMethylation27.gz", (1116, 224, 730), 122),
     "tcga_brca_hm450": ("HumanMethylation450.gz", (4153, 510, 6000), 0),
 }
 
@@ -329,10 +352,31 @@ def test_real_cohort(real_cohort):
         value = store.expression_SG[row_of["samples"][sample], row_of["genes"][gene]]
         assert value == pytest.approx(float(text), abs=1e-4)
     probe_map = pd.read_csv(folder / "probeMap.tsv", sep="\t", index_col=0)["chromStart"]
-    assert (store.cpgs["position"].to_numpy() == probe_map[store.cpgs["id"]].to_numpy() - 1).all()
+    assert (store.cpgs["position"].to_numpy() == np.maximum(probe_map[store.cpgs["id"]].to_numpy() - 1, -1)).all()
     assert 0.9 < (store.genes["start"] >= 0).mean() < 1
     if width:
         assert ["".join(ALPHABET[code] for code in pair) for pair in store.sequence_CL[:, 60:62]] == ["CG"] * n_cpgs
+
+
+@pytest.mark.real_data
+def test_real_counts_and_few_sequences(tmp_path):
+    folder = require(DATA / "tcga_coad_hm450")
+    tcga(
+        tmp_path / "coad.h5",
+        methylation=folder / "HumanMethylation450.gz",
+        expression=folder / "counts.gz",
+        probe_map=folder / "probeMap.tsv",
+        genes=DATA / "annotation" / "genes_hg19.tsv.gz",
+        sequences=DATA / "annotation" / "hm450_windows800_hg19.fa.gz",
+        partial_sequences=True,
+    )
+    store = Store(tmp_path / "coad.h5")
+    assert store.beta_steps_CS.shape == (822, 52) and store.attributes["units"] == "log2(cpm+1)"
+    assert store.expression_SG.shape == (52, 17_045 - 20)  # 20 rows have no name
+    np.testing.assert_allclose((np.exp2(store.expression_SG.astype(float)) - 1).sum(axis=1), 1e6, rtol=1e-5)
+    known_C = (store.sequence_CL != ALPHABET.index("N")).any(axis=1)
+    assert known_C.sum() == 12
+    assert ["".join(ALPHABET[code] for code in row) for row in store.sequence_CL[known_C][:, 399:401]] == ["CG"] * 12
 
 
 @pytest.mark.real_data
