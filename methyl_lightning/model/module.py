@@ -18,7 +18,6 @@ from methyl_lightning import __version__, networks
 from methyl_lightning.data.datamodule import GridBatch, GridDataModule, PairBatch
 from methyl_lightning.data.expression import SCALERS
 from methyl_lightning.metrics.streaming import Spearman
-from methyl_lightning.model.memory import keep_freed_memory
 from methyl_lightning.model.record import TrainingRecord, record_training
 
 CHECKPOINT_FORMAT = 1  # raised whenever a former program could not read what is written
@@ -80,8 +79,6 @@ class MethylationModule(L.LightningModule):
         datamodule = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and isinstance(datamodule, GridDataModule):
             self.fit_statistics(datamodule)
-        if stage == "fit" and self.trainer.strategy.root_device.type == "cpu":
-            keep_freed_memory()
 
     def fit_statistics(self, datamodule: GridDataModule) -> None:
         """Fit on training data what is fitted without gradients, and note where the data came from."""

@@ -16,7 +16,6 @@ from methyl_lightning.evaluate.evaluation import evaluate_model, save_training_c
 from methyl_lightning.files import InputError
 from methyl_lightning.model.card import calibrate_module, coverage_line, make_card
 from methyl_lightning.model.checkpoint import StreamedCheckpoints, complete_checkpoint, load_checkpoint
-from methyl_lightning.model.memory import return_freed_memory
 from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.train.progress import StepProgress
 from methyl_lightning.train.resume import RunCheckpoint, RunStopping
@@ -100,5 +99,4 @@ def _best(module: MethylationModule, trainer: L.Trainer, path: str) -> Methylati
         )
     module.zero_grad()  # gradients and moments are three times the weights, and testing needs neither
     trainer.strategy.optimizers = []
-    return_freed_memory()
     return load_checkpoint(path)
