@@ -149,7 +149,8 @@ def test_networks_are_pure_torch() -> None:
         if name.split(".")[0] == "networks":
             assert {one for one in inside(path) if not one.startswith("networks")} <= set()
             growing_trees = {"sklearn", "numpy"} if name == "networks.baselines.boosting" else set()
-            assert outside(path) <= {"torch", "abc", "collections", "typing", "math"} | growing_trees
+            standard = {"abc", "collections", "contextlib", "functools", "math", "typing"}
+            assert outside(path) <= {"torch"} | standard | growing_trees
 
 
 def test_conf_is_one_level_and_small() -> None:

@@ -4,7 +4,8 @@ Legend: C CpGs, S samples, G genes, L bases, K units, N pairs or (CpG, gene) ent
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -119,6 +120,11 @@ class ClosedFormNetwork(MethylationNetwork):
 
     closed_form = True
 
+    def add_buffers(self, **axes: int) -> None:
+        """Register empty float buffers by name, with so many axes each."""
+        for name, n in axes.items():
+            self.register_buffer(name, torch.zeros([0] * n))
+
     def fit_statistics(self, data: TrainingData) -> None:
         """Fit everything to the training view."""
         self.fit_closed_form(data.view())
@@ -149,35 +155,27 @@ class RowBatchNorm1d(nn.BatchNorm1d):
         if not self.training:
             return super().forward(input)
         assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
         mean_K, variance_K = torch.zeros_like(self.running_mean), torch.ones_like(self.running_var)
         output = functional.batch_norm(input, mean_K, variance_K, self.weight, self.bias, True, 1.0, self.eps)
         # batch_norm gave the unbiased variance of the n unique rows
         n = input.numel() // input.shape[1]
-        self.track(mean_K, variance_K * ((n - 1) / n), n)
+        pairs = n * self.repeats
+        with torch.no_grad():
+            self.running_mean.lerp_(mean_K, self.momentum)
+            self.running_var.lerp_(variance_K * ((n - 1) / n) * (pairs / (pairs - 1)), self.momentum)
+            self.num_batches_tracked.add_(1)
         return output
 
-    @torch.no_grad()
-    def track(self, mean_K: Tensor, variance_K: Tensor, n: int) -> None:
-        """Take mean and biased variance of n unique rows into the running statistics."""
-        assert self.running_mean is not None and self.running_var is not None
-        assert self.num_batches_tracked is not None and self.momentum is not None
-        pairs = n * self.repeats
-        self.running_mean.lerp_(mean_K, self.momentum)
-        self.running_var.lerp_(variance_K * (pairs / (pairs - 1)), self.momentum)
-        self.num_batches_tracked.add_(1)
 
-
-class repeated_rows:  # noqa: N801 - used as a with statement
-    """Within the block, rows seen by a network's batch normalisations count ``repeats`` times."""
-
-    def __init__(self, network: nn.Module, repeats: int):
-        self.layers = [layer for layer in network.modules() if isinstance(layer, RowBatchNorm1d)]
-        self.repeats = repeats
-
-    def __enter__(self) -> None:
-        for layer in self.layers:
-            layer.repeats = self.repeats
-
-    def __exit__(self, *error: object) -> None:
-        for layer in self.layers:
+@contextmanager
+def repeated_rows(network: nn.Module, repeats: int) -> Iterator[None]:
+    """Let rows that a network's batch normalisations see within the block count ``repeats`` times."""
+    layers = [layer for layer in network.modules() if isinstance(layer, RowBatchNorm1d)]
+    for layer in layers:
+        layer.repeats = repeats
+    try:
+        yield
+    finally:
+        for layer in layers:
             layer.repeats = 1

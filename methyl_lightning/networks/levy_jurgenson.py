@@ -16,6 +16,8 @@ from methyl_lightning.networks.products import WideLinear, grid_product
 from methyl_lightning.networks.sequence import SequenceConvolution, motif_branch, on_known
 
 VARIANTS: tuple[int | str, ...] = (1, 2, 3, "port1")
+WEIGHTINGS = ("window", "buckets")
+BUCKET_BP, N_BUCKETS = 2_000, 10
 ABLATIONS = ("sequence", "expression", "distance_attention", "expression_attention", "sequence_attention", "far_genes")
 
 
@@ -242,15 +244,6 @@ class LevyJurgenson(MethylationNetwork):
         for attention_NG, weight_KG in zip(factors[::2], factors[1::2], strict=True):
             connected_NK = connected_NK + functional.linear(samples.expression_SG * attention_NG, weight_KG)
         return self._rest(connected_NK[:, :, None]).squeeze(1)
-
-
-BUCKET_BP = 2_000
-
-
-N_BUCKETS = 10
-
-
-WEIGHTINGS = ("window", "buckets")
 
 
 def distance_weights(bp_N: Tensor, weighting: str, dtype: torch.dtype) -> Tensor:

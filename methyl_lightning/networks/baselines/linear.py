@@ -18,12 +18,13 @@ from methyl_lightning.networks.baselines.features import (
 from methyl_lightning.networks.baselines.ridge import (
     CONSTANT,
     ROW_FOLDS,
-    ExpressionComponents,
+    ComponentNetwork,
     LinearNetwork,
     Lines,
     Products,
     Samples,
     cpg_means,
+    fit_level,
     fit_ridge,
     fit_two_sided,
     folds,
@@ -34,28 +35,19 @@ from methyl_lightning.networks.contract import CpgFeatures, TrainingView
 CELL_ROWS = 64  # CpGs whose cells are expanded at once
 
 
-class ExpressionOnly(LinearNetwork):
+class ExpressionOnly(ComponentNetwork):
     """One value a sample, for every CpG: ridge regression of the sample's mean beta on expression components.
 
     A sample's mean is that of its cells' differences from their CpG's mean, so that it does not depend on which cells
     are missing.
-
-    Parameters
-    ----------
-    n_genes
-        Number of genes G.
-    n_components
-        Principal components of the expression.
     """
 
     mean: Tensor
     slope_Q: Tensor
 
     def __init__(self, n_genes: int, n_components: int = 100):
-        super().__init__()
-        self.components = ExpressionComponents(n_genes, n_components)
-        self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("slope_Q", torch.zeros(0))
+        super().__init__(n_genes, n_components)
+        self.add_buffers(mean=0, slope_Q=1)
 
     def fit_closed_form(self, view: TrainingView) -> None:
         """Fit components, overall mean and slopes."""
@@ -69,10 +61,6 @@ class ExpressionOnly(LinearNetwork):
         """Give every CpG the same line."""
         n_cpgs = len(cpgs.offset_C)
         return Lines(self.mean.expand(n_cpgs), self.slope_Q.expand(n_cpgs, -1))
-
-    def encode_samples(self, expression_SG: Tensor) -> Samples:
-        """Components of the expression."""
-        return Samples(self.components(expression_SG))
 
 
 class CisLinear(LinearNetwork):
@@ -96,17 +84,12 @@ class CisLinear(LinearNetwork):
         super().__init__()
         self.n_genes = n_genes
         self.features, self.genes = Standardiser(), Standardiser()
-        self.register_buffer("intercept", torch.zeros(()))
-        for name in ("level_P", "slope_P"):
-            self.register_buffer(name, torch.zeros(0))
+        self.add_buffers(intercept=0, level_P=1, slope_P=1)
 
     def fit_closed_form(self, view: TrainingView) -> None:
         """Fit the level to the CpGs' means and the slopes to all measured cells."""
         mean_C, residual_CS = cpg_means(view.beta_CS)
-        raw_CP = distance_features(view.cpgs)
-        self.features.fit(raw_CP)
-        self.intercept = mean_C.mean()
-        self.level_P = fit_ridge(products(self.features(raw_CP), (mean_C - self.intercept)[:, None]))[:, 0].float()
+        _, self.intercept, self.level_P = fit_level(self.features, distance_features(view.cpgs), mean_C)
         self.genes.fit(view.expression_SG)
         sums = self._cell_products(view, residual_CS)
         size_P = (sums.gram_FPP.sum(0).diagonal() / sums.rows_F.sum()).sqrt().clamp(min=1e-6)
@@ -150,7 +133,7 @@ class CisLinear(LinearNetwork):
         return Samples(self.genes(expression_SG))
 
 
-class BilinearRidge(LinearNetwork):
+class BilinearRidge(ComponentNetwork):
     """CpG features × expression components, with ridge penalties on both sides.
 
     Features of a CpG: k-mer shares, CpG density, how near the genes are, and the expression loadings of the near genes
@@ -161,12 +144,10 @@ class BilinearRidge(LinearNetwork):
 
     Parameters
     ----------
-    n_genes
-        Number of genes G.
+    n_genes, n_components
+        See :class:`ComponentNetwork`.
     longest_kmer
         k-mers of 1 … so many bases.
-    n_components
-        Principal components of the expression.
     n_loadings
         Leading components whose loadings describe near genes.
     """
@@ -176,22 +157,16 @@ class BilinearRidge(LinearNetwork):
     weight_PQ: Tensor
 
     def __init__(self, n_genes: int, longest_kmer: int = 3, n_components: int = 100, n_loadings: int = 20):
-        super().__init__()
+        super().__init__(n_genes, n_components)
         self.longest_kmer, self.n_loadings = longest_kmer, n_loadings
-        self.components = ExpressionComponents(n_genes, n_components)
         self.features = Standardiser()
-        for name, shape in (("intercept", ()), ("level_P", (0,)), ("weight_PQ", (0, 0))):
-            self.register_buffer(name, torch.zeros(shape))
+        self.add_buffers(intercept=0, level_P=1, weight_PQ=2)
 
     def fit_closed_form(self, view: TrainingView) -> None:
         """Fit components, level and weights."""
         self.components.fit(view.expression_SG)
-        raw_CP = self._features(view.cpgs)
-        self.features.fit(raw_CP)
         mean_C, residual_CS = cpg_means(view.beta_CS)
-        features_CP = self.features(raw_CP)
-        self.intercept = mean_C.mean()
-        self.level_P = fit_ridge(products(features_CP, (mean_C - self.intercept)[:, None]))[:, 0].float()
+        features_CP, self.intercept, self.level_P = fit_level(self.features, self._features(view.cpgs), mean_C)
         component_SQ = self.components(view.expression_SG)
         self.weight_PQ = fit_two_sided(_with_constant(features_CP), residual_CS, component_SQ).float()
 
@@ -207,10 +182,6 @@ class BilinearRidge(LinearNetwork):
         """Predict the level and the slopes on the components."""
         features_CP = self.features(self._features(cpgs))
         return Lines(features_CP @ self.level_P + self.intercept, _with_constant(features_CP) @ self.weight_PQ)
-
-    def encode_samples(self, expression_SG: Tensor) -> Samples:
-        """Components of the expression."""
-        return Samples(self.components(expression_SG))
 
 
 def _with_constant(features_CP: Tensor) -> Tensor:

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from methyl_lightning.networks.baselines.features import Standardiser, cpg_rows, sequence_features
 from methyl_lightning.networks.baselines.ridge import (
-    ExpressionComponents,
+    ComponentNetwork,
     LinearNetwork,
     Lines,
     Samples,
     cpg_means,
+    fit_level,
     fit_ridge,
     products,
 )
@@ -40,18 +41,14 @@ class CpgMean(LinearNetwork):
         self.longest_kmer = longest_kmer
         self.features = Standardiser()
         self.register_buffer("key_C", torch.zeros(0, dtype=torch.int64))
-        for name in ("mean_C", "weight_P"):
-            self.register_buffer(name, torch.zeros(0))
-        self.register_buffer("intercept", torch.zeros(()))
+        self.add_buffers(mean_C=1, weight_P=1, intercept=0)
 
     def fit_closed_form(self, view: TrainingView) -> None:
         """Take the means of the CpGs with any value, and fit the regression to them."""
         measured_C = (~view.beta_CS.isnan()).any(1)
         mean_C = view.beta_CS.nanmean(1)[measured_C]
         raw_CP = self._features(view.cpgs)[measured_C]
-        self.features.fit(raw_CP)
-        self.intercept = mean_C.mean()
-        self.weight_P = fit_ridge(products(self.features(raw_CP), (mean_C - self.intercept)[:, None]))[:, 0].float()
+        _, self.intercept, self.weight_P = fit_level(self.features, raw_CP, mean_C)
         self.key_C, order_C = view.cpgs.key_C[measured_C].sort()
         self.mean_C = mean_C[order_C]
 
@@ -76,7 +73,7 @@ class CpgMean(LinearNetwork):
         return Samples(self.mean_C.new_zeros(len(expression_SG), 0))
 
 
-class OwnLabelRidge(LinearNetwork):
+class OwnLabelRidge(ComponentNetwork):
     """Each seen CpG's own ridge regression on expression components: what its own labels would give.
 
     A CpG that was not seen in training has no labels of its own and falls back to the mean that :class:`CpgMean`
@@ -84,10 +81,8 @@ class OwnLabelRidge(LinearNetwork):
 
     Parameters
     ----------
-    n_genes
-        Number of genes G.
-    n_components
-        Principal components of the expression.
+    n_genes, n_components
+        See :class:`ComponentNetwork`.
     longest_kmer
         Of :class:`CpgMean`.
     """
@@ -95,10 +90,9 @@ class OwnLabelRidge(LinearNetwork):
     slope_CQ: Tensor
 
     def __init__(self, n_genes: int, n_components: int = 100, longest_kmer: int = 3):
-        super().__init__()
+        super().__init__(n_genes, n_components)
         self.means = CpgMean(longest_kmer)
-        self.components = ExpressionComponents(n_genes, n_components)
-        self.register_buffer("slope_CQ", torch.zeros(0, 0))
+        self.add_buffers(slope_CQ=2)
 
     def fit_closed_form(self, view: TrainingView) -> None:
         """Fit means, components and the slopes of every CpG with any value."""
@@ -113,7 +107,3 @@ class OwnLabelRidge(LinearNetwork):
         """Look the slopes up; a CpG that was not seen has none."""
         seen_C, row_C = self.means.find(cpgs)
         return Lines(self.means.encode_cpgs(cpgs).value_C, self.slope_CQ[row_C] * seen_C[:, None])
-
-    def encode_samples(self, expression_SG: Tensor) -> Samples:
-        """Components of the expression."""
-        return Samples(self.components(expression_SG))

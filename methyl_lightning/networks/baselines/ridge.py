@@ -94,6 +94,13 @@ def fit_two_sided(features_CP: Tensor, residual_CS: Tensor, component_SQ: Tensor
     return two_sided(*everything, [best])[0]
 
 
+def fit_level(features: Standardiser, raw_CP: Tensor, mean_C: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Fit a standardiser, and means to what it returns: standardised features [C, P], intercept, ridge weights [P]."""
+    features.fit(raw_CP)
+    features_CP, intercept = features(raw_CP), mean_C.mean()
+    return features_CP, intercept, fit_ridge(products(features_CP, (mean_C - intercept)[:, None]))[:, 0].float()
+
+
 def cpg_means(beta_CS: Tensor) -> tuple[Tensor, Tensor]:
     """Mean of each CpG [C] and what is left [C, S]: 0 where missing; a CpG without any value has the mean of all."""
     mean_C = beta_CS.nanmean(1)
@@ -151,7 +158,7 @@ class Samples(NamedTuple):
 
 
 class LinearNetwork(ClosedFormNetwork):
-    """Predictors that are linear in the sample: value + slope · component."""
+    """Predictors that are linear in what describes the sample: value + slope · component."""
 
     def combine(self, cpgs: Lines, samples: Samples) -> Tensor:
         """Fill the grid: beta_hat_CS."""
@@ -160,3 +167,23 @@ class LinearNetwork(ClosedFormNetwork):
     def combine_pairs(self, cpgs: Lines, samples: Samples) -> Tensor:
         """Predict pair by pair: beta_hat_N."""
         return cpgs.value_C + (cpgs.slope_CQ * samples.component_SQ).sum(1)
+
+
+class ComponentNetwork(LinearNetwork):
+    """Predictors that are linear in principal components of the expression.
+
+    Parameters
+    ----------
+    n_genes
+        Number of genes G.
+    n_components
+        Principal components of the expression.
+    """
+
+    def __init__(self, n_genes: int, n_components: int = 100):
+        super().__init__()
+        self.components = ExpressionComponents(n_genes, n_components)
+
+    def encode_samples(self, expression_SG: Tensor) -> Samples:
+        """Return the components of the expression."""
+        return Samples(self.components(expression_SG))
