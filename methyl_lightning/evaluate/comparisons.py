@@ -6,15 +6,16 @@ which are the same patients and CpGs for every model that was tested on the same
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from methyl_lightning.evaluate.table import CEILING, references
 from methyl_lightning.files import InputError, replacing
-from methyl_lightning.metrics.bootstrap import Bootstrap, difference
+from methyl_lightning.metrics.bootstrap import Bootstrap, difference, over_seeds
 from methyl_lightning.metrics.names import HEADINGS, MAIN
 
 FILE = "bootstrap.npz"
@@ -61,29 +62,77 @@ def compare(model: Path, reference: Path) -> pd.DataFrame:
     InputError
         If a folder has no bootstrap, or the cells or the seeds differ.
     """
-    for folder in (model, reference):
-        if not (folder / FILE).is_file():
-            raise InputError(f"{folder / FILE}: no such file; test the model again with methyl_lightning.evaluate")
+    return compare_runs([model], [reference])
+
+
+def compare_runs(models: Sequence[Path], references: Sequence[Path]) -> pd.DataFrame:
+    """Subtract a reference's metrics from a model's, of one run or as means over runs that differ in their seeds.
+
+    Parameters and what is returned are those of :func:`compare`, with a folder a run. With several runs intervals and
+    p hold seeds as well as patients (CpGs), and a metric is compared where it is defined in every run.
+    """
+    pairs = [_read_pair(model, reference) for model, reference in zip(models, references, strict=True)]
     rows = []
-    with np.load(model / FILE) as ours, np.load(reference / FILE) as theirs:
-        for view in (key.removesuffix("/cells") for key in ours if key.endswith("/cells")):
-            if f"{view}/cells" not in theirs or theirs[f"{view}/cells"] != ours[f"{view}/cells"]:
-                raise InputError(
-                    f"{reference}: was not tested on the cells of {model} ({view}) with the same seed; "
-                    "use the same store, split and seed"
-                )
-            for name in (key.split("/")[1] for key in ours if key.startswith(f"{view}/") and key.endswith("/value")):
-                at = f"{view}/{name}"
-                if f"{at}/value" not in theirs:
-                    continue  # tested by an older version
-                values = float(ours[f"{at}/value"]), float(theirs[f"{at}/value"])
-                if any(map(math.isnan, values)):
-                    continue
-                over = [
-                    difference(*values, ours[f"{at}/{unit}"], theirs[f"{at}/{unit}"]) for unit in ("patients", "cpgs")
-                ]
-                rows.append((view, name, *over[0], *over[1][1:]))
+    for view, name in pairs[0]:
+        if not all((view, name) in pair for pair in pairs):
+            continue
+        runs = [pair[view, name] for pair in pairs]
+        cells_N = [run.cells for run in runs]
+        ours, theirs = (
+            over_seeds([run.ours for run in runs], cells_N),
+            over_seeds([run.theirs for run in runs], cells_N),
+        )
+        over = [difference(ours.value, theirs.value, ours[k], theirs[k]) for k in (1, 2)]
+        rows.append((view, name, *over[0], *over[1][1:]))
     return pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in ("model", "reference")])
+
+
+class _Pair(NamedTuple):
+    """A metric of two models on the same cells, each as :class:`Bootstrap`; and the key of the cells."""
+
+    ours: Bootstrap
+    theirs: Bootstrap
+    cells: str
+
+
+def _read_pair(model: Path, reference: Path) -> dict[tuple[str, str], _Pair]:
+    """Read what two models have in common: by view and metric, where both are defined."""
+    ours, theirs = read_bootstrap(model), read_bootstrap(reference)
+    cells_of = {view: cells for (view, _), (cells, _) in theirs.items()}
+    pairs = {}
+    for (view, name), (cells, mine) in ours.items():
+        if cells_of.get(view) != cells:
+            raise InputError(
+                f"{reference}: was not tested on the cells of {model} ({view}) with the same seed; "
+                "use the same store, split and seed"
+            )
+        if (view, name) in theirs:  # an older version lacks some
+            other = theirs[view, name][1]
+            if not any(map(math.isnan, (mine.value, other.value))):
+                pairs[view, name] = _Pair(mine, other, cells)
+    return pairs
+
+
+def read_bootstrap(folder: Path) -> dict[tuple[str, str], tuple[str, Bootstrap]]:
+    """Read what a tested model has left: by view and metric, the key of the cells and the bootstrap.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    if not (folder / FILE).is_file():
+        raise InputError(f"{folder / FILE}: no such file; test the model again with methyl_lightning.evaluate")
+    with np.load(folder / FILE) as arrays:
+        places = [key.removesuffix("/value") for key in arrays if key.endswith("/value")]
+        return {
+            (view, name): (
+                str(arrays[f"{view}/cells"]),
+                Bootstrap(float(arrays[f"{at}/value"]), arrays[f"{at}/patients"], arrays[f"{at}/cpgs"]),
+            )
+            for at in places
+            for view, name in [tuple(at.split("/"))]
+        }
 
 
 def compare_references(folder: Path, label: str) -> pd.DataFrame:

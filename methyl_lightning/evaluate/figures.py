@@ -19,12 +19,13 @@ SIZE = (9.0, 3.6)
 
 
 def training_curves(logs: Mapping[str, pd.DataFrame], colour: Mapping[str, Any] | None = None) -> Figure:
-    """Draw MAE and Spearman on the validation view against steps, one line a model; of a single one, the blocks' too.
+    """Draw MAE and Spearman on the validation view against steps, one line a model; of a single run, the blocks' too.
 
     Parameters
     ----------
     logs
-        By model, columns ``step`` and, where logged, ``train/mae``, ``val/mae``, ``val/spearman`` (NaN between).
+        By model, columns ``step`` and, where logged, ``train/mae``, ``val/mae``, ``val/spearman`` (NaN between), and
+        where there are several runs of it ``run``: each is a line.
     colour
         Of each model; matplotlib's own where not given.
     """
@@ -32,12 +33,14 @@ def training_curves(logs: Mapping[str, pd.DataFrame], colour: Mapping[str, Any] 
     panels = figure.subplots(1, 2)
     for axes, metric in zip(panels, ("mae", "spearman"), strict=True):
         for model, log in logs.items():
-            if metric == "mae" and len(logs) == 1:
+            runs = [one for _, one in log.groupby("run")] if "run" in log else [log]
+            if metric == "mae" and len(logs) == len(runs) == 1:
                 block = log.reindex(columns=["step", "train/mae"]).dropna()
                 axes.plot(block["step"], block["train/mae"], color="0.6", linewidth=1.2, label="training block")
-            curve = log.reindex(columns=["step", f"val/{metric}"]).dropna()
-            style = {"color": colour[model] if colour else "C0", "markersize": 3, "linewidth": 1.3, "label": model}
-            axes.plot(curve["step"], curve[f"val/{metric}"], "o-", **style)
+            style = {"color": colour[model] if colour else "C0", "markersize": 3, "linewidth": 1.3 / len(runs) ** 0.25}
+            for i, run in enumerate(runs):
+                curve = run.reindex(columns=["step", f"val/{metric}"]).dropna()
+                axes.plot(curve["step"], curve[f"val/{metric}"], "o-", label="" if i else model, **style)
         axes.set(xlabel="training step", ylabel=f"{AXES[metric]}, validation")
         sns.despine(ax=axes)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)

@@ -10,7 +10,7 @@ J joint bins.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,7 @@ METRICS = tuple(HEADINGS)
 N_RESAMPLES = 500
 N_RESAMPLES_COSTLY = 200  # of the batches of 50, and of everything on a large grid
 LARGE = 2_000_000  # cells
+N_RESAMPLES_OVER_SEEDS = 2000  # of which each takes one of those that the runs left
 N_BINS = 128
 
 
@@ -138,6 +139,43 @@ def interval(value: float, resampled_R: np.ndarray) -> Interval:
         return Interval(value, math.nan, math.nan)
     low, high = np.percentile(defined, [2.5, 97.5])
     return Interval(value, float(low), float(high))
+
+
+def over_seeds(runs: Sequence[Bootstrap], cells_N: Sequence[str], seed: int = 0) -> Bootstrap:
+    """Take the mean of a metric over N runs that differ in their seeds, and resample it on two levels.
+
+    Runs are drawn with replacement, and what each was tested on by the resamples that it left. Runs that were tested on
+    the same cells meet the same resample, as their patients are the same. The mean of a few runs drawn so varies too
+    little, by (N − 1) / N, so their deviations from the mean are widened by the root of that. Equal arguments but for
+    the values of the metric give equal draws, so that :func:`difference` may compare two models. A single run is
+    returned as it is.
+
+    Parameters
+    ----------
+    runs
+        The metric in each run.
+    cells_N
+        What each run was tested on, see :func:`methyl_lightning.evaluate.comparisons.cells_key`.
+    seed
+        Of the draws.
+    """
+    n = len(runs)
+    if n == 1:
+        return runs[0]
+    rng = np.random.default_rng([seed, 2])
+    run_RN = rng.integers(n, size=(N_RESAMPLES_OVER_SEEDS, n))
+    at_R = {cells: rng.random(N_RESAMPLES_OVER_SEEDS) for cells in sorted(set(cells_N))}
+    mean = float(np.mean([run.value for run in runs]))
+    means = []
+    for unit in ("patients_R", "cpgs_R"):
+        deviation_NR = []
+        for run, cells in zip(runs, cells_N, strict=True):
+            resampled_R = getattr(run, unit)
+            drawn_R = resampled_R[(at_R[cells] * len(resampled_R)).astype(int)]
+            deviation_NR.append(drawn_R - run.value + math.sqrt(n / (n - 1)) * (run.value - mean))
+        drawn_RN = np.stack(deviation_NR)[run_RN, np.arange(N_RESAMPLES_OVER_SEEDS)[:, None]]
+        means.append(mean + drawn_RN.mean(axis=1))
+    return Bootstrap(mean, *means)
 
 
 def difference(value: float, other: float, resampled_R: np.ndarray, other_R: np.ndarray) -> Difference:

@@ -18,12 +18,15 @@ from matplotlib.figure import Figure
 
 from methyl_lightning import __version__
 from methyl_lightning.data.splits import HEADLINE, PARTS, gap_line
+from methyl_lightning.evaluate.comparisons import compare_runs
 from methyl_lightning.evaluate.figures import training_curves
 from methyl_lightning.evaluate.table import PUBLISHED
 from methyl_lightning.files import InputError, replacing
 from methyl_lightning.metrics.names import COLUMNS, HEADINGS, MAIN
 from methyl_lightning.report import figures as page_figures
 from methyl_lightning.report.runs import (
+    Run,
+    Tested,
     TestSet,
     find_runs,
     read_log,
@@ -33,6 +36,7 @@ from methyl_lightning.report.runs import (
     results,
     test_sets,
 )
+from methyl_lightning.report.seeds import gather_seeds, seeds_of
 from methyl_lightning.report.tables import (
     best_and_worst,
     calibration,
@@ -107,7 +111,7 @@ def gather(places: str | Sequence[str]) -> list[Results]:
     InputError
         If there is no run, or a file of one is missing or broken.
     """
-    return [_results(test_set) for test_set in test_sets([read_run(folder) for folder in find_runs(places)])]
+    return [_results(one) for one in test_sets(gather_seeds([read_run(folder) for folder in find_runs(places)]))]
 
 
 def _results(test_set: TestSet) -> Results:
@@ -124,10 +128,29 @@ def _results(test_set: TestSet) -> Results:
             bins[model.label] = calibration(predictions)
         strata.append(read_table(model.folder, "strata.csv").assign(model=model.label))
         if model.own:
-            comparisons.append(read_table(model.folder, "comparisons.csv").assign(model=model.label))
+            comparisons.append(_comparisons(model))
     filled = ([table for table in tables if len(table)] for tables in (strata, comparisons))  # older runs have none
     frames = (pd.concat(tables, ignore_index=True) if tables else pd.DataFrame() for tables in filled)
     return Results(test_set, results(test_set), logs, cells, cpgs, bins, *frames)
+
+
+def _comparisons(model: Tested) -> pd.DataFrame:
+    """Read how a run's model compares with its references, or work it out over seeds."""
+    table = read_table(model.folder, "comparisons.csv").assign(model=model.label)
+    if not model.folders or table.empty:
+        return table
+    return pd.concat(
+        compare_runs(model.folders, [folder / "references" / name for folder in model.folders]).assign(
+            model=model.label, reference=name
+        )
+        for name in table["reference"].unique()
+        if all((folder / "references" / name).is_dir() for folder in model.folders)
+    )
+
+
+def _shown_seed(test_set: TestSet) -> int | None:
+    """Tell which seed stands for the others where a test set has runs of several; None where it has none such."""
+    return next((seeds_of(run)[0] for run in test_set.runs if run.repeats), None)
 
 
 def draw(found: Results) -> dict[str, Figure]:
@@ -212,6 +235,7 @@ def render(parts: list[dict[str, Any]]) -> str:
         several=len(parts) > 1,
         version=__version__,
         written=datetime.now().strftime("%-d %B %Y, %H:%M"),
+        n_runs=sum(run["n_runs"] for part in parts for run in part["runs"]),
         published=PUBLISHED,
         view_names=VIEW_NAMES,
         headline=HEADLINE,
@@ -238,6 +262,7 @@ def _contents(found: Results, images: dict[str, bytes]) -> dict[str, Any]:
         "short": in_short(found.scores, found.comparisons),
         "runs": [_run_row(model, run) for model, run in zip(found.test_set.models, found.test_set.runs, strict=False)],
         "data": _data_facts(found),
+        "seed": _shown_seed(found.test_set),
         "columns": {key: HEADINGS[key] for key in (*COLUMNS, *HEADINGS) if key in set(found.scores["metric"])},
         "views": {view: _wide(table, ["model", "own"]) for view, table in found.scores.groupby("view", sort=False)},
         "has_cpg_intervals": bool(found.scores["low_cpgs"].notna().any()),
@@ -273,13 +298,15 @@ def _wide(table: pd.DataFrame, keys: list[str]) -> list[dict[str, Any]]:
     ]
 
 
-def _run_row(model: Any, run: Any) -> dict[str, Any]:
+def _run_row(model: Tested, run: Run) -> dict[str, Any]:
     settings = {key: value for key, value in run.config["model"].items() if key not in ("_target_", "network")}
+    runs = run.repeats or [run]
     return {
         "model": model.label,
-        "folder": "/".join(run.folder.resolve().parts[-2:]),
+        "folder": ", ".join("/".join(one.folder.resolve().parts[-2:]) for one in runs),
         "settings": ", ".join(f"{key}={value}" for key, value in settings.items()) or "none",
-        "seed": run.config["seed"],
+        "seed": _listed([seeds_of(one)[0] for one in runs]),
+        "n_runs": len(runs),
         "steps": model.usage.get("steps"),
         "references": ", ".join(other.folder.name for other in run.models[1:]) or "none",
     }
@@ -302,8 +329,13 @@ def _data_facts(found: Results) -> dict[str, Any]:
         "inputs": provenance.get("inputs", []),
         "missing": provenance.get("counts", {}).get("missing_share"),
         "settings": settings,
-        "division": {key: run.config["data"].get(key) for key in DIVISION} | {"seed": run.config["seed"]},
+        "division": {key: run.config["data"].get(key) for key in DIVISION}
+        | {"seed": _listed([seeds_of(one)[1] for one in run.repeats or [run]])},
     }
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, dict.fromkeys(seeds)))
 
 
 def _correlation_row(model: str, scores: pd.DataFrame) -> dict[str, Any]:

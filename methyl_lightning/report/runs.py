@@ -36,9 +36,11 @@ class Tested(NamedTuple):
     folder
         Where its ``metrics.json`` lies.
     metrics
-        Contents of ``metrics.json``: by view, values and ``<metric>_ci95``.
+        Contents of ``metrics.json``: by view, values and ``<metric>_ci95``; of several seeds ``<metric>_sd``, too.
     usage
         Contents of ``usage.json``; empty where nothing was trained.
+    folders
+        Of several seeds, where those of each lie.
     """
 
     label: str
@@ -46,16 +48,21 @@ class Tested(NamedTuple):
     folder: Path
     metrics: dict[str, dict[str, Any]]
     usage: dict[str, Any]
+    folders: Sequence[Path] = ()
 
 
 class Run(NamedTuple):
-    """A run folder: resolved ``config.yaml``, ``split.json``, ``data.json`` (empty if older), and its models."""
+    """A run folder: resolved ``config.yaml``, ``split.json``, ``data.json`` (empty if older), and its models.
+
+    ``repeats`` are the runs, this one among them, that :func:`methyl_lightning.report.seeds.gather_seeds` put into it.
+    """
 
     folder: Path
     config: dict[str, Any]
     split: dict[str, dict[str, list[str]]]
     data: dict[str, Any]
     models: list[Tested]
+    repeats: Sequence["Run"] = ()
 
 
 class TestSet(NamedTuple):
@@ -144,10 +151,13 @@ def read_predictions(model: Tested, view: str) -> anndata.AnnData | None:
 
 
 def read_log(model: Tested) -> pd.DataFrame:
-    """Read what was logged while the model trained: ``step`` and metrics; empty where nothing was."""
-    names = sorted(str(path.relative_to(model.folder)) for path in model.folder.glob("log/*/metrics.csv"))
-    tables = [read_table(model.folder, name) for name in names]  # a run that was continued has several
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["step"])
+    """Read what was logged while the model trained: ``step``, metrics, and ``run``, which counts its seeds."""
+    tables = [pd.DataFrame(columns=["step", "run"])]
+    for run, folder in enumerate(model.folders or [model.folder]):
+        # a run that was continued has several
+        names = sorted(str(path.relative_to(folder)) for path in folder.glob("log/*/metrics.csv"))
+        tables += [read_table(folder, name).assign(run=run) for name in names]
+    return pd.concat(tables[1:] or tables, ignore_index=True)
 
 
 def read_table(folder: Path, name: str) -> pd.DataFrame:
@@ -209,20 +219,20 @@ def _apart(run: Run, runs: list[Run], parts: tuple[str, ...] = ()) -> str:
     names = [other.config.get("name") for other in runs]
     if not parts and len(set(names)) == len(names) > 1:
         return f", {run.config.get('name')}"
-    flat = [_flat(other.config, parts) for other in runs]
+    flat = [flat_settings(other.config, parts) for other in runs]
     keys = dict.fromkeys(key for one in flat for key in one)
     differing = [key for key in keys if len({one[key] for one in flat if key in one}) > 1]  # an older run lacks some
-    mine = _flat(run.config, parts)
+    mine = flat_settings(run.config, parts)
     return "".join(f", {key.rpartition('.')[2]}={mine[key]}" for key in differing if key in mine)
 
 
-def _flat(value: Any, parts: tuple[str, ...] = (), prefix: str = "") -> dict[str, str]:
+def flat_settings(value: Any, parts: tuple[str, ...] = (), prefix: str = "") -> dict[str, str]:
     """Flatten nested settings to ``data.block`` → ``[64, 256]``, less those that do not say what a run is."""
     if isinstance(value, dict):
         found: dict[str, str] = {}
         for key, item in value.items():
             if prefix or (key not in ELSEWHERE and (not parts or key in parts)):
-                found |= _flat(item, (), f"{prefix}.{key}" if prefix else key)
+                found |= flat_settings(item, (), f"{prefix}.{key}" if prefix else key)
         return found
     shown = "[" + ", ".join(map(str, value)) + "]" if isinstance(value, list) else str(value)
     shown = "null" if value is None else shown
@@ -237,7 +247,7 @@ def results(test_set: TestSet) -> pd.DataFrame:
     pandas.DataFrame
         ``test_set``, ``view`` (headline first), ``model``, ``own``, ``n_cpgs``, ``n_samples``, ``n_pairs``, ``metric``,
         ``value``, ``low``, ``high`` (95 % interval over patients), ``low_cpgs``, ``high_cpgs`` (over CpGs, where the
-        run has them); NaN where a metric is not defined.
+        run has them), ``sd`` over ``n_runs`` seeds (NaN of one); NaN where a metric is not defined.
     """
     rows = []
     for view in reversed(TEST_VIEWS):
@@ -250,7 +260,8 @@ def results(test_set: TestSet) -> pd.DataFrame:
                 low, high = values.get(f"{key}_ci95") or (None, None)
                 low_cpgs, high_cpgs = values.get(f"{key}_ci95_cpgs") or (None, None)
                 bounds = {"low": low, "high": high, "low_cpgs": low_cpgs, "high_cpgs": high_cpgs}
+                bounds |= {"sd": values.get(f"{key}_sd"), "n_runs": max(1, len(model.folders))}
                 first = {"test_set": test_set.name, "view": view, "model": model.label, "own": model.own}
                 rows.append(first | sizes | {"metric": key, "value": values.get(key)} | bounds)
-    numbers = ["value", "low", "high", "low_cpgs", "high_cpgs"]
+    numbers = ["value", "low", "high", "low_cpgs", "high_cpgs", "sd"]
     return pd.DataFrame(rows).astype(dict.fromkeys(numbers, float))

@@ -124,10 +124,15 @@ def in_short(scores: pd.DataFrame, comparisons: pd.DataFrame) -> list[str]:
     for model, mine in cells.items():
         if not mine["mae"]["own"]:
             continue
-        text = f"{model}: MAE {_cell(mine['mae'])}, pooled Spearman {_cell(mine['spearman'])}"
+        runs = mine["mae"]["n_runs"]
+        text = f"{model}{f', mean of {runs} seeds' if runs > 1 else ''}: MAE {_cell(mine['mae'])}"
+        text += f", pooled Spearman {_cell(mine['spearman'])}"
         text += f", MAS-PCC {_cell(mine['mas_pcc'])}"
         centred = mine.get("mas_pcc_centred", {"value": math.nan})  # older runs have none
         text += f", centred {_cell(centred)}." if math.isfinite(centred["value"]) else "."
+        if runs > 1:
+            spread = [f"{names.HEADINGS[key]} {number(mine[key]['sd'])}" for key in names.MAIN]
+            text += f" Standard deviation over seeds: {', '.join(spread)}."
         if EVERY_SAMPLE_ALIKE in cells:
             alike = cells[EVERY_SAMPLE_ALIKE]
             text += f" The sequence alone, which knows nothing of a sample, has MAE {_cell(alike['mae'])}"

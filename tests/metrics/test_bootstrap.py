@@ -8,7 +8,16 @@ from conftest import grids
 
 from methyl_lightning.metrics import bootstrap as intervals
 from methyl_lightning.metrics import scores as metrics
-from methyl_lightning.metrics.bootstrap import METRICS, Interval, bootstrap_grid, difference, draw, interval
+from methyl_lightning.metrics.bootstrap import (
+    METRICS,
+    Bootstrap,
+    Interval,
+    bootstrap_grid,
+    difference,
+    draw,
+    interval,
+    over_seeds,
+)
 
 KEYS = list(METRICS)
 PATIENTS = np.arange(24).astype(str)
@@ -198,3 +207,49 @@ def test_patients_must_match_the_samples() -> None:
         over_patients(measured_CS, predicted_CS, np.array(["p"] * 5))
     with pytest.raises(ValueError, match=r"predicted_CS .* not finite"):
         over_patients(measured_CS, predicted_CS * np.nan, PATIENTS[:6])
+
+
+def left_by_runs(n_runs: int, seeds_sd: float, patients_sd: float, seed: int) -> list[Bootstrap]:
+    """Make runs on the same cells: what their patients shift is common, what their seeds shift is their own."""
+    rng = np.random.default_rng(seed)
+    patients, shift_R = patients_sd * rng.normal(), patients_sd * rng.normal(size=400)
+    values = 0.5 + patients + seeds_sd * rng.normal(size=n_runs)
+    return [Bootstrap(value, value + shift_R, value + 0 * shift_R) for value in values.tolist()]
+
+
+def test_a_mean_over_seeds_holds_seeds_and_patients() -> None:
+    (one,) = left_by_runs(1, 1, 1, 0)
+    assert over_seeds([one], ["a"]) is one
+    n = 5
+    for seeds_sd, patients_sd in ((0.02, 0.0), (0.0, 0.02), (0.02, 0.02)):
+        spread, widths = [], []
+        for seed in range(60):
+            runs = left_by_runs(n, seeds_sd, patients_sd, seed)
+            mean = over_seeds(runs, ["cells"] * n)
+            assert mean.value == pytest.approx(np.mean([run.value for run in runs]))
+            spread.append(mean.value)
+            widths.append(np.std(mean.patients_R))
+            if seeds_sd == 0:  # patients are the same for all runs: more seeds do not make them more
+                assert widths[-1] == pytest.approx(np.std(runs[0].patients_R), rel=0.1)
+                assert np.ptp(mean.cpgs_R) == pytest.approx(0, abs=1e-12)
+        # as wide as means differ between repetitions of the whole experiment
+        assert np.mean(widths) == pytest.approx(np.hypot(seeds_sd / n**0.5, patients_sd), rel=0.12)
+        assert np.std(spread) == pytest.approx(np.mean(widths), rel=0.25)
+
+
+def test_runs_on_cells_of_their_own_average_their_patients() -> None:
+    rng = np.random.default_rng(0)
+    runs = [Bootstrap(0.5, 0.5 + 0.1 * rng.normal(size=500), np.full(500, 0.5)) for _ in range(4)]
+    apart, together = (over_seeds(runs, cells).patients_R.std() for cells in ("abcd", "aaaa"))
+    assert apart == pytest.approx(0.1 / 2 * np.hypot(1, 0.75**0.5), rel=0.1)  # runs drawn twice share their resample
+    same = [run._replace(patients_R=runs[0].patients_R) for run in runs]
+    assert over_seeds(same, "aaaa").patients_R.std() == pytest.approx(0.1, rel=0.1) and together < 0.1
+
+
+def test_two_models_over_seeds_meet_the_same_draws() -> None:
+    runs = left_by_runs(3, 0.02, 0.02, 0)
+    better = [Bootstrap(run.value + 0.001, run.patients_R + 0.001, run.cpgs_R + 0.001) for run in runs]
+    ours, theirs = over_seeds(better, "aab"), over_seeds(runs, "aab")
+    found = difference(ours.value, theirs.value, ours.patients_R, theirs.patients_R)
+    np.testing.assert_allclose(found[:3], 0.001, atol=1e-9)
+    assert found.p < 0.002
