@@ -153,6 +153,7 @@ def contents(store: Store) -> dict[str, Any]:
         "units": store.attributes["units"],
         "assembly": store.attributes["assembly"],
         "provenance": store.attributes["provenance"],
+        "annotation_CP": np.array(store.annotation_CP),
     }
 
 
@@ -174,6 +175,7 @@ def reorder(store: Store, path: Path, cpg_C: np.ndarray, sample_S: np.ndarray) -
         samples=has["samples"].iloc[sample_S],
         expression_SG=has["expression_SG"][sample_S],
         beta_CS=has["beta_CS"][cpg_C][:, sample_S],
+        annotation_CP=has["annotation_CP"][cpg_C],
     )
 
 

@@ -18,10 +18,9 @@ from methyl_lightning.data.expression import check_dilution, dilute
 from methyl_lightning.data.splits import BLOCK_BP, GAP_BP, load_split, make_split
 from methyl_lightning.data.store import Distances, Store
 from methyl_lightning.files import InputError
-from methyl_lightning.networks.contract import CpgFeatures, TrainingView
+from methyl_lightning.networks.contract import ClosedFormNetwork, CpgFeatures, GenePlaces, TrainingView
 
 SAMPLINGS = ("grid", "pairs")
-TRAINING_VIEW_CELLS = 50_000_000
 BLOCK = (64, 256)  # CpGs and samples
 
 
@@ -93,6 +92,18 @@ class CpgSource(Protocol):
     def cpg_key_C(self) -> np.ndarray:
         """Fingerprints of the CpGs' names."""
 
+    @property
+    def chrom_key_C(self) -> np.ndarray:
+        """Fingerprints of the chromosomes' names, −1 unknown."""
+
+    @property
+    def position_C(self) -> np.ndarray:
+        """Positions, −1 unknown."""
+
+    @property
+    def annotation_CP(self) -> np.ndarray:
+        """Columns of ``methyl_lightning.data.store.ANNOTATION``, NaN unknown."""
+
 
 def read_cpgs(source: CpgSource, cpg_C: np.ndarray) -> CpgFeatures:
     """Read the features of some CpGs as tensors."""
@@ -103,7 +114,17 @@ def read_cpgs(source: CpgSource, cpg_C: np.ndarray) -> CpgFeatures:
         torch.from_numpy(distances.bp_N),
         torch.from_numpy(distances.indptr_C[:-1]),
         torch.from_numpy(source.cpg_key_C[cpg_C]),
+        torch.from_numpy(source.chrom_key_C[cpg_C]),
+        torch.from_numpy(source.position_C[cpg_C]),
+        torch.from_numpy(source.annotation_CP[cpg_C]),
     )
+
+
+def read_genes(store: Store) -> GenePlaces:
+    """Read the places of a store's genes as tensors."""
+    start_G, end_G = (torch.from_numpy(store.genes[name].to_numpy(np.int64, copy=True)) for name in ("start", "end"))
+    strand_G = store.genes["strand"].map({"+": 1, "-": -1}).fillna(0).to_numpy(np.int64)
+    return GenePlaces(start_G, end_G, torch.from_numpy(strand_G))
 
 
 def read_expression(store: Store, sample_S: np.ndarray) -> Tensor:
@@ -320,7 +341,7 @@ class GridDataModule(L.LightningDataModule):
         distances = self.store.distances.rows(self.split.cpg["train"])
         return torch.from_numpy(distances.gene_N).long(), torch.from_numpy(distances.bp_N)
 
-    def training_view(self, max_cells: int = TRAINING_VIEW_CELLS) -> TrainingView:
+    def training_view(self, max_cells: int = ClosedFormNetwork.most_cells) -> TrainingView:
         """Read the training view, expression in the units of the store: all that closed-form networks may see.
 
         Parameters
@@ -332,7 +353,8 @@ class GridDataModule(L.LightningDataModule):
         n_cpgs = max(1, max_cells // len(sample_S))
         cpg_C = np.sort(np.random.default_rng([self.seed, 3]).permutation(cpg_C)[:n_cpgs])
         beta_CS = torch.from_numpy(self.store.beta(cpg_C, sample_S))
-        return TrainingView(read_cpgs(self.store, cpg_C), read_expression(self.store, sample_S), beta_CS)
+        expression_SG = read_expression(self.store, sample_S)
+        return TrainingView(read_cpgs(self.store, cpg_C), expression_SG, beta_CS, read_genes(self.store))
 
     def provenance(self) -> dict[str, Any]:
         """Tell what a checkpoint must say of its data: plain JSON values."""

@@ -22,7 +22,7 @@ import pandas as pd
 
 from methyl_lightning.files import InputError, replacing
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 ALPHABET = "ACGTN"
 BETA_STEP = 1e-4
 BETA_MISSING = 65535
@@ -33,6 +33,12 @@ ROWS_AT_ONCE = 512  # whose statistics are taken together: a few megabytes, near
 CPG_COLUMNS = {"id": str, "chrom": str, "position": np.int64, "island": str}
 GENE_COLUMNS = {"symbol": str, "id": str, "chrom": str, "start": np.int64, "end": np.int64, "strand": str}
 SAMPLE_COLUMNS = {"id": str, "patient": str, "cohort": str, "tissue_type": str}
+AROUND_BP = (100, 300, 1_000, 3_000, 10_000, 50_000)
+ANNOTATION = (
+    *("island", "shore", "shelf", "open_sea", "island_log_bp", "island_log_length", "near_island"),
+    *(f"log_probes_{reach}" for reach in AROUND_BP),
+    *(f"log_cpgs_{reach}" for reach in AROUND_BP),
+)
 
 
 class Distances(NamedTuple):
@@ -146,6 +152,12 @@ def cpg_keys(ids: Iterable[str]) -> np.ndarray:
     return np.frombuffer(digests, dtype="<i8").astype(np.int64)
 
 
+def chromosome_keys(chrom_C: pd.Series) -> np.ndarray:
+    """Return one int64 a CpG, the hash of its chromosome's name, −1 where that is ""."""
+    codes, names = pd.factorize(chrom_C)
+    return np.where(names == "", -1, cpg_keys(names))[codes]
+
+
 def write_store(
     path: str | Path,
     *,
@@ -159,6 +171,7 @@ def write_store(
     units: str,
     assembly: str,
     provenance: Mapping[str, Any],
+    annotation_CP: np.ndarray | None = None,
 ) -> None:
     """Write a complete store, or nothing.
 
@@ -182,6 +195,8 @@ def write_store(
         Genome assembly of every position in the file.
     provenance
         Plain JSON: source names, sizes, checksums, settings.
+    annotation_CP
+        float32, the columns of ``ANNOTATION``, NaN where unknown (default: nothing is known).
 
     Raises
     ------
@@ -214,6 +229,9 @@ def write_store(
         n_cpgs, window = sequence_CL.shape
         windows = ((rows, sequence_CL[rows]) for rows in row_blocks(n_cpgs, window))
         _write_rows(file, "cpgs/sequence", np.uint8, (n_cpgs, window), windows)
+        if annotation_CP is None:
+            annotation_CP = np.full((n_cpgs, len(ANNOTATION)), np.nan, dtype=np.float32)
+        _write_rows(file, "cpgs/annotation", np.float32, (n_cpgs, len(ANNOTATION)), [(slice(None), annotation_CP)])
         file["distances/indptr"] = distances.indptr_C.astype(np.int64)
         file["distances/gene"] = distances.gene_N.astype(np.int32)
         file["distances/bp"] = distances.bp_N.astype(np.int32)
@@ -298,6 +316,21 @@ class Store:
         return cpg_keys(self.cpgs["id"])
 
     @cached_property
+    def chrom_key_C(self) -> np.ndarray:
+        """Return one int64 a CpG, the hash of its chromosome's name, −1 where it is unknown."""
+        return chromosome_keys(self.cpgs["chrom"])
+
+    @cached_property
+    def position_C(self) -> np.ndarray:
+        """Return the position of each CpG, int64, −1 where it is unknown."""
+        return self.cpgs["position"].to_numpy(np.int64)
+
+    @property
+    def annotation_CP(self) -> np.ndarray:
+        """Map the annotation anew: float32 [C, P], the columns of ``ANNOTATION``, NaN where unknown."""
+        return self._map("cpgs/annotation")
+
+    @cached_property
     def genes(self) -> pd.DataFrame:
         """Read symbol, id, chrom, start, end and strand of each gene."""
         return self._table("genes", GENE_COLUMNS)
@@ -324,7 +357,7 @@ class Store:
     @cached_property
     def _layout(self) -> dict[str, dict[str, Any]]:
         with h5py.File(self._file, "r") as file:
-            matrices = {name: file[name] for name in ("cpgs/sequence", "expression", "beta")}
+            matrices = {name: file[name] for name in ("cpgs/sequence", "cpgs/annotation", "expression", "beta")}
             return {
                 name: {"offset": matrix.id.get_offset(), "dtype": matrix.dtype, "shape": matrix.shape}
                 for name, matrix in matrices.items()

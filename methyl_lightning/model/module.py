@@ -90,8 +90,8 @@ class MethylationModule(L.LightningModule):
         rows = datamodule.split.view("train_cpg-train_sample")
         self._take_record = partial(record_training, datamodule.store, *rows)
 
-    def _scaled_view(self, datamodule: GridDataModule) -> networks.TrainingView:
-        view = datamodule.training_view()
+    def _scaled_view(self, datamodule: GridDataModule, most_cells: int) -> networks.TrainingView:
+        view = datamodule.training_view(most_cells)
         return view._replace(expression_SG=self.scaler(view.expression_SG))
 
     def training_record(self) -> TrainingRecord | None:

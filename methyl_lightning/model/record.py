@@ -29,6 +29,8 @@ class TrainingRecord(NamedTuple):
         The store's gene table: symbol, id, chrom, start, end, strand.
     sequence_CL
         uint8 codes of ACGTN.
+    annotation_CP
+        Columns of ``methyl_lightning.data.store.ANNOTATION``.
     distances
         Gene distances of the CpGs.
     mean_G, linear_mean_G
@@ -40,6 +42,7 @@ class TrainingRecord(NamedTuple):
     cpgs: pd.DataFrame
     genes: pd.DataFrame
     sequence_CL: np.ndarray
+    annotation_CP: np.ndarray
     distances: Distances
     mean_G: np.ndarray
     linear_mean_G: np.ndarray
@@ -49,6 +52,7 @@ class TrainingRecord(NamedTuple):
         """Return the numbers by name."""
         return {
             "sequence": torch.from_numpy(np.array(self.sequence_CL)),
+            "annotation": torch.from_numpy(np.array(self.annotation_CP)),
             "indptr": torch.from_numpy(np.asarray(self.distances.indptr_C, dtype=np.int64)),
             "gene": torch.from_numpy(np.array(self.distances.gene_N)),
             "bp": torch.from_numpy(np.array(self.distances.bp_N)),
@@ -76,6 +80,7 @@ class TrainingRecord(NamedTuple):
             pd.DataFrame({**tables["cpgs"], **numbers})[list(CPG_COLUMNS)],
             pd.DataFrame(tables["genes"]),
             arrays["sequence"],
+            arrays["annotation"],
             Distances(arrays["indptr"], arrays["gene"], arrays["bp"]),
             arrays["mean"],
             arrays["linear_mean"],
@@ -100,6 +105,7 @@ def record_training(store: Store, cpg_C: np.ndarray, sample_S: np.ndarray) -> Tr
         store.cpgs.assign(training_mean=mean_C, training_deviation=deviation_C),
         store.genes,
         store.sequence_CL,
+        store.annotation_CP,
         store.distances,
         expression_SG.mean(axis=0).astype(np.float32),
         linear_SG.mean(axis=0).astype(np.float32),

@@ -26,6 +26,11 @@ class CpgFeatures(NamedTuple):
         First entry of each CpG.
     key_C
         int64 fingerprint of each CpG's name, the same in every store: tells whether a CpG was seen in training.
+    chrom_C, position_C
+        int64 fingerprint of the chromosome's name, and position on it; −1 where unknown.
+    annotation_CP
+        What islands, probes and the genome around tell, NaN where unknown; the columns of
+        ``methyl_lightning.data.store.ANNOTATION``.
     """
 
     sequence_CL: Tensor
@@ -33,6 +38,17 @@ class CpgFeatures(NamedTuple):
     bp_N: Tensor
     offset_C: Tensor
     key_C: Tensor
+    chrom_C: Tensor
+    position_C: Tensor
+    annotation_CP: Tensor
+
+
+class GenePlaces(NamedTuple):
+    """Where G genes lie on their chromosomes, 0-based and half-open (−1 unknown), and their strands, ±1 (0 unknown)."""
+
+    start_G: Tensor
+    end_G: Tensor
+    strand_G: Tensor
 
 
 class TrainingView(NamedTuple):
@@ -46,11 +62,14 @@ class TrainingView(NamedTuple):
         Scaled expression of all training samples.
     beta_CS
         NaN where missing.
+    genes
+        Places of the genes.
     """
 
     cpgs: CpgFeatures
     expression_SG: Tensor
     beta_CS: Tensor
+    genes: GenePlaces
 
 
 class TrainingData(NamedTuple):
@@ -61,11 +80,11 @@ class TrainingData(NamedTuple):
     distances
         Gene index and signed base pairs of every listed (CpG, gene) entry of the training CpGs.
     view
-        The training view.
+        The training view, or so many of its CpGs that it has at most this number of cells.
     """
 
     distances: Callable[[], tuple[Tensor, Tensor]]
-    view: Callable[[], TrainingView]
+    view: Callable[[int], TrainingView]
 
 
 class MethylationNetwork(nn.Module, ABC):
@@ -115,10 +134,12 @@ class MethylationNetwork(nn.Module, ABC):
 class ClosedFormNetwork(MethylationNetwork):
     """A network without parameters: all that it knows is fitted at once and kept in buffers.
 
-    The sizes of the buffers follow from the data, so they take the sizes of a checkpoint that is loaded.
+    The sizes of the buffers follow from the data, so they take the sizes of a checkpoint that is loaded. Of a training
+    view of more than ``most_cells`` cells whole CpGs are drawn at random.
     """
 
     closed_form = True
+    most_cells = 50_000_000
 
     def add_buffers(self, **axes: int) -> None:
         """Register empty float buffers by name, with so many axes each."""
@@ -127,7 +148,7 @@ class ClosedFormNetwork(MethylationNetwork):
 
     def fit_statistics(self, data: TrainingData) -> None:
         """Fit everything to the training view."""
-        self.fit_closed_form(data.view())
+        self.fit_closed_form(data.view(self.most_cells))
 
     @abstractmethod
     def fit_closed_form(self, view: TrainingView) -> None:

@@ -11,10 +11,19 @@ import numpy as np
 import pandas as pd
 
 from methyl_lightning.data.distances import gene_distances
-from methyl_lightning.data.store import ALPHABET, UNKNOWN_POSITION, Distances, Store, cpg_keys
+from methyl_lightning.data.store import (
+    ALPHABET,
+    ANNOTATION,
+    UNKNOWN_POSITION,
+    Distances,
+    Store,
+    chromosome_keys,
+    cpg_keys,
+)
 from methyl_lightning.files import InputError
 from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.model.record import CPG_COLUMNS, TrainingRecord
+from methyl_lightning.readers.annotation import annotate
 from methyl_lightning.readers.assemblies import refuse_assembly
 from methyl_lightning.readers.cpgs import PLACE, names_places, read_names, read_places
 from methyl_lightning.readers.fasta import Centres, find_centres, genome_windows, open_fasta, probe_windows
@@ -36,9 +45,11 @@ class CpgSet(NamedTuple):
         One row a CpG: id, chrom, position, island, training_mean, training_deviation.
     sequence_CL
         uint8 codes of ACGTN, only N where there is no sequence.
+    annotation_CP
+        Columns of ``methyl_lightning.data.store.ANNOTATION``, NaN where unknown.
     distances
         To the genes of the checkpoint.
-    cpg_key_C
+    cpg_key_C, chrom_key_C
         See :class:`methyl_lightning.networks.contract.CpgFeatures`.
     notes
         What a person should know of how they were read.
@@ -46,9 +57,16 @@ class CpgSet(NamedTuple):
 
     table: pd.DataFrame
     sequence_CL: np.ndarray
+    annotation_CP: np.ndarray
     distances: Distances
     cpg_key_C: np.ndarray
+    chrom_key_C: np.ndarray
     notes: tuple[str, ...] = ()
+
+    @property
+    def position_C(self) -> np.ndarray:
+        """Positions, −1 unknown."""
+        return self.table["position"].to_numpy(np.int64)
 
 
 def read_cpg_set(
@@ -129,7 +147,14 @@ def _known(source: str, ids: list[str], record: TrainingRecord) -> CpgSet:
         )
     _refuse_none_or_repeats(source, ids)
     table = record.cpgs.iloc[row_C].reset_index(drop=True)
-    return CpgSet(table, record.sequence_CL[row_C], record.distances.rows(row_C), cpg_keys(ids))
+    return CpgSet(
+        table,
+        record.sequence_CL[row_C],
+        record.annotation_CP[row_C],
+        record.distances.rows(row_C),
+        cpg_keys(ids),
+        chromosome_keys(table["chrom"]),
+    )
 
 
 def _refuse_none_or_repeats(source: str, ids: list[str]) -> None:
@@ -139,7 +164,12 @@ def _refuse_none_or_repeats(source: str, ids: list[str]) -> None:
 
 
 def _described(
-    source: str, places: pd.DataFrame, module: MethylationModule, record: TrainingRecord, sequence_CL: np.ndarray
+    source: str,
+    places: pd.DataFrame,
+    module: MethylationModule,
+    record: TrainingRecord,
+    sequence_CL: np.ndarray,
+    annotation_CP: np.ndarray | None = None,
 ) -> CpgSet:
     """Add distances, and what training knew of CpGs at the same place or of the same name."""
     ids = places["id"].tolist()
@@ -161,7 +191,10 @@ def _described(
     settings = module.provenance["source"]["settings"]
     limit_bp, anchor = int(settings.get("limit_bp", DEFAULT_LIMIT_BP)), settings.get("anchor", "tss")
     distances = gene_distances(table, record.genes, limit_bp, anchor)
-    return CpgSet(table, sequence_CL, distances, cpg_keys(names))
+    if annotation_CP is None:
+        annotation_CP = np.full((len(table), len(ANNOTATION)), np.nan, dtype=np.float32)
+    annotation_CP = np.where(unknown_C[:, None], annotation_CP, record.annotation_CP[row_C])
+    return CpgSet(table, sequence_CL, annotation_CP, distances, cpg_keys(names), chromosome_keys(table["chrom"]))
 
 
 def _placed(
@@ -172,6 +205,7 @@ def _placed(
     window: int,
     genome: str | Path | None,
 ) -> CpgSet:
+    annotation_CP = None
     if genome is None:
         if (record.sequence_CL != UNKNOWN_BASE).any():
             raise InputError(f"{source}: positions need the bases around them; give genome=FASTA")
@@ -187,10 +221,11 @@ def _placed(
             refuse_assembly(fasta.path, fasta.lengths(), assembly, "the checkpoint was trained on")
             places, notes = _join_strands(places, _on_g(places, find_centres(genome_windows(fasta, places, 4))))
             sequence_CL = genome_windows(fasta, places, max(window, 4))
+            annotation_CP = annotate(places, genome=fasta)
         refuse_off_cg(source, Path(genome), places, sequence_CL, assembly)
         margin = (sequence_CL.shape[1] - window) // 2
         sequence_CL = sequence_CL[:, margin : margin + window]
-    return _described(source, places, module, record, sequence_CL)._replace(notes=notes)
+    return _described(source, places, module, record, sequence_CL, annotation_CP)._replace(notes=notes)
 
 
 def _on_g(places: pd.DataFrame, centres: Centres) -> np.ndarray:
@@ -274,4 +309,5 @@ def _of_store(store: Store, module: MethylationModule, record: TrainingRecord, w
             f"{store.path}: window {store.window}, the checkpoint needs {window}; prepare it with {window}"
         )
     sequence_CL = np.array(store.sequence_CL[:, margin : margin + window])
-    return _described(str(store.path), store.cpgs[["id", "chrom", "position"]], module, record, sequence_CL)
+    places, annotation_CP = store.cpgs[["id", "chrom", "position"]], np.array(store.annotation_CP)
+    return _described(str(store.path), places, module, record, sequence_CL, annotation_CP)

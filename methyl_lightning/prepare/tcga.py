@@ -29,6 +29,7 @@ from methyl_lightning.prepare.samples import (
 )
 from methyl_lightning.prepare.selection import Selection, by_annotation, by_values, count_table
 from methyl_lightning.prepare.windows import open_windows
+from methyl_lightning.readers.annotation import annotate, read_landmarks
 from methyl_lightning.readers.genes import locate_genes
 from methyl_lightning.readers.matrices import checked_beta
 from methyl_lightning.readers.probes import locate_cpgs, read_islands
@@ -186,6 +187,8 @@ def tcga(
         windows = open_windows(
             stack, cpgs, window, genome, maps, probes, probe_map_base, probe_map_minus, partial_sequences
         )
+        landmarks = None if islands is None else read_landmarks(Path(islands), probe_map_base)
+        annotation_CP = annotate(cpgs, landmarks, windows.genome)
         distances = gene_distances(cpgs, gene_table, limit_bp, anchor)
         near_C = np.diff(distances.indptr_C) > 0
         log.info(f"{int(near_C.sum()):,} of {len(cpgs):,} CpGs have a gene within {limit_bp:,} bp")
@@ -215,6 +218,7 @@ def tcga(
             samples=samples,
             distances=distances.rows(kept_C),
             expression_SG=np.concatenate([one.expression_GS.loc[gene_names].to_numpy().T for one in paired]),
+            annotation_CP=annotation_CP[kept_C],
             beta_CS=beta_CS.telling(lambda n, share: tell(n, (1 + share) / 2)),
             units=units,
             assembly=paired[0].cohort.assembly,

@@ -42,11 +42,14 @@ class Windows(NamedTuple):
         bool [C]; other bases than CG are known to stand there.
     counts
         What was found at the positions and among the probes, in plain JSON.
+    genome
+        The genome, for as long as it is open.
     """
 
     read: Callable[[np.ndarray], np.ndarray]
     off_cg_C: np.ndarray
     counts: dict[str, int]
+    genome: Fasta | None = None
 
 
 def open_windows(
@@ -88,6 +91,7 @@ def open_windows(
         If a file is damaged or lacks a probe, or not more than half of its centres are CG.
     """
     counts: dict[str, int] = {}
+    fasta = None
     off_cg_C = np.zeros(len(cpgs), dtype=bool)
     if genome is not None:
         fasta = stack.enter_context(open_fasta(genome))
@@ -97,7 +101,7 @@ def open_windows(
             refuse_wrong_positions(fasta, path, cpgs[placed_C], some, base, minus)
         counts, off_cg_C = centres.counts(), centres.off_cg_C
         if not probes:
-            return Windows(lambda index_C: genome_windows(fasta, cpgs.iloc[index_C], window), off_cg_C, counts)
+            return Windows(lambda index_C: genome_windows(fasta, cpgs.iloc[index_C], window), off_cg_C, counts, fasta)
     sequence_CL = np.full((len(cpgs), window), UNKNOWN, dtype=np.uint8)
     empty_C = np.ones(len(cpgs), dtype=bool)
     for path, having_C in probes.items():
@@ -112,10 +116,10 @@ def open_windows(
         refuse_wrong_probes(path, centres)
         off_cg_C[some_C] |= centres.off_cg_C
         empty_C[some_C] = False
-    if probes and genome is not None:
+    if probes and fasta is not None:
         sequence_CL, turned = orient(sequence_CL, genome_windows(fasta, cpgs, window))
         counts |= turned
-    return Windows(lambda index_C: sequence_CL[index_C], off_cg_C, counts)
+    return Windows(lambda index_C: sequence_CL[index_C], off_cg_C, counts, fasta)
 
 
 def refuse_wrong_positions(

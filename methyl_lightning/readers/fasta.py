@@ -183,6 +183,18 @@ def genome_windows(genome: Fasta, cpgs: pd.DataFrame, window: int) -> np.ndarray
     return sequence_CL
 
 
+def cpg_positions(genome: Fasta, chrom: str) -> np.ndarray | None:
+    """Find every CpG of a chromosome: ascending positions of the C, int64; None where the genome lacks it."""
+    name = genome.chromosomes.get(chrom)
+    if name is None:
+        return None
+    record, found = genome.records[name], []
+    for start in range(0, len(record), COPIED_BYTES):
+        bases = np.frombuffer(record[start : start + COPIED_BYTES + 1].upper().encode("ascii"), dtype=np.uint8)
+        found.append(start + np.flatnonzero((bases[:-1] == ord("C")) & (bases[1:] == ord("G"))))
+    return np.concatenate(found)
+
+
 def _cut(record: pyfaidx.FastaRecord, start: int, window: int) -> str:
     bases = record[max(start, 0) : start + window]
     return ("N" * max(-start, 0) + bases).ljust(window, "N")

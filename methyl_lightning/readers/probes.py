@@ -30,6 +30,7 @@ PROBE_COLUMNS = {
     "chromStart": r"chromstart|pos(_hg\d+)?|mapinfo|cpg_beg",
     "strand": r"strand|probe_strand",
     "island": r"relation_to_(ucsc_cpg_)?island|(cpg_)?island(_relation)?",
+    "island_name": r"islands_name|ucsc_cpg_islands_name|(cpg_)?island_name",
 }
 
 

@@ -188,7 +188,7 @@ def test_a_worker_reads_the_same_blocks(store_path: Path) -> None:
     one_process, worker = (
         flat(on(GridDataModule(str(store_path), block=30, num_workers=n), step=3).train_dataloader()) for n in (0, 1)
     )
-    assert len(one_process) == (4 * 2 - 3) * 7
+    assert len(one_process) == (4 * 2 - 3) * 10
     for one, other in zip(one_process, worker, strict=True):
         assert torch.equal(one.nan_to_num(-1), other.nan_to_num(-1))
 

@@ -95,7 +95,7 @@ def test_missing_store_is_named(tmp_path: Path) -> None:
         ("complete", False, "not a complete methyl_lightning store"),
         ("complete", None, "not a complete methyl_lightning store"),
         ("schema_version", None, "not a complete methyl_lightning store"),
-        ("schema_version", 99, "schema version 99, this program reads 2"),
+        ("schema_version", 99, "schema version 99, this program reads 3"),
     ],
 )
 def test_other_files_are_refused(store_path: Path, tmp_path: Path, attribute: str, value: Any, words: str) -> None:

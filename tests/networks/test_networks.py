@@ -25,6 +25,9 @@ def features(seed: int = 0, n_cpgs: int = N_CPGS) -> tuple[CpgFeatures, torch.Te
         bp_N=torch.randint(-30_000, 30_000, (n_entries,), generator=generator),
         offset_C=torch.cumsum(counts, 0) - counts,
         key_C=torch.arange(n_cpgs),
+        chrom_C=torch.zeros(n_cpgs, dtype=torch.int64),
+        position_C=1_000 * torch.arange(n_cpgs),
+        annotation_CP=torch.full((n_cpgs, 19), torch.nan),
     )
     return cpgs, torch.rand(N_SAMPLES, N_GENES, generator=generator, dtype=torch.float64) * 90 + 10
 
@@ -243,8 +246,12 @@ def test_cpgs_without_a_sequence_stand_apart(build: Callable[[], MethylationNetw
 def rows(cpgs: CpgFeatures, index: list[int]) -> CpgFeatures:
     """Take some CpGs, without their genes: only the sequence branches are looked at."""
     none = torch.zeros(0, dtype=torch.long)
-    return CpgFeatures(
-        cpgs.sequence_CL[index], none, none, torch.zeros(len(index), dtype=torch.long), cpgs.key_C[index]
+    return cpgs._replace(
+        sequence_CL=cpgs.sequence_CL[index],
+        gene_N=none,
+        bp_N=none,
+        offset_C=torch.zeros(len(index), dtype=torch.long),
+        key_C=cpgs.key_C[index],
     )
 
 

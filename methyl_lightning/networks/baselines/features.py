@@ -33,16 +33,19 @@ def cpg_rows(cpgs: CpgFeatures, size: int = ROWS) -> Iterator[tuple[slice, CpgFe
                 cpgs.bp_N[entries],
                 cpgs.offset_C[start:stop] - first,
                 cpgs.key_C[start:stop],
+                cpgs.chrom_C[start:stop],
+                cpgs.position_C[start:stop],
+                cpgs.annotation_CP[start:stop],
             ),
         )
 
 
-def kmer_frequencies(sequence_CL: Tensor, longest: int) -> Tensor:
-    """Share of each k-mer, k = 1 … ``longest``, a k-mer and its reverse complement being one: [C, P]."""
+def kmer_frequencies(sequence_CL: Tensor, longest: int, shortest: int = 1) -> Tensor:
+    """Share of each k-mer, k = ``shortest`` … ``longest``, a k-mer and its reverse complement being one: [C, P]."""
     parts = []
     length = sequence_CL.shape[1]
     base_CL = sequence_CL.long()
-    for k in range(1, longest + 1):
+    for k in range(shortest, longest + 1):
         code = torch.arange(N_BASES**k, device=base_CL.device)
         digits = [code // N_BASES**i % N_BASES for i in range(k)]
         complement = sum((N_BASES - 1 - digits[i]) * N_BASES ** (k - 1 - i) for i in range(k))
