@@ -5,6 +5,7 @@ from methyl_lightning.networks.baselines.linear import BilinearRidge, CisLinear,
 from methyl_lightning.networks.baselines.own_labels import CpgMean, OwnLabelRidge
 from methyl_lightning.networks.baselines.simple import Constant, SequenceOnly
 from methyl_lightning.networks.contract import CpgFeatures, MethylationNetwork, TrainingData, TrainingView
+from methyl_lightning.networks.factors.network import MethylationFactors
 from methyl_lightning.networks.levy_jurgenson import LevyJurgenson
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "ExpressionOnly",
     "KmerGbm",
     "LevyJurgenson",
+    "MethylationFactors",
     "MethylationNetwork",
     "OwnLabelRidge",
     "SequenceOnly",

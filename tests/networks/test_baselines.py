@@ -48,7 +48,8 @@ from methyl_lightning.networks.baselines.ridge import (
 )
 from methyl_lightning.prepare.simulated import simulate
 
-CLOSED_FORM = ["Constant", "CpgMean", "ExpressionOnly", "CisLinear", "BilinearRidge", "KmerGbm", "OwnLabelRidge"]
+CLOSED_FORM = ["Constant", "CpgMean", "ExpressionOnly", "CisLinear", "BilinearRidge", "KmerGbm"]
+CLOSED_FORM += ["OwnLabelRidge", "MethylationFactors"]
 QUICK = {"KmerGbm": {"n_cells": 5_000, "n_trees": 25}}
 
 

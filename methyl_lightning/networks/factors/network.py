@@ -1,0 +1,199 @@
+"""Methylation factors: beta = the CpG's mean + its loadings × the sample's factors + the expression of its near genes.
+
+Legend: C CpGs, S samples, G genes, Q factors, K near genes.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from methyl_lightning.networks.baselines.features import cpg_rows
+from methyl_lightning.networks.contract import ClosedFormNetwork, CpgFeatures, TrainingView
+from methyl_lightning.networks.factors.cis import ROWS as CIS_ROWS
+from methyl_lightning.networks.factors.cis import Cis
+from methyl_lightning.networks.factors.cpgs import CpgDescription
+from methyl_lightning.networks.factors.loadings import Loadings, chromosome_folds, slices
+from methyl_lightning.networks.factors.samples import Expression, Kernel, fill, fill_operator, regress
+
+NEAR_FACTORS = 8  # whose loadings on near genes describe a CpG
+FILLED_CPGS = 2_000  # on which the penalty of filling is chosen
+
+
+class Lines(NamedTuple):
+    """Each CpG's mean [C], loadings [C, Q], near genes and the slopes on them [C, K]."""
+
+    mean_C: Tensor
+    loading_CQ: Tensor
+    gene_CK: Tensor
+    slope_CK: Tensor
+
+
+class Samples(NamedTuple):
+    """Predicted factors [S, Q], and the standardised expression [S, G], which lies gene by gene in memory."""
+
+    factor_SQ: Tensor
+    expression_SG: Tensor
+
+
+class MethylationFactors(ClosedFormNetwork):
+    """Factors over samples, predicted from expression, times loadings over CpGs, predicted from what is known of them.
+
+    Factors are the leading left singular vectors of beta's deviations from the CpGs' means; a kernel ridge regression
+    on the expression of all genes predicts each. A CpG that was seen has its own mean and loadings. Those of another
+    are predicted from sequence, near genes, islands and density of the probes by a Gaussian process, and from the
+    training CpGs within 1 Mb; and what the factors leave is predicted from the expression of its near genes.
+
+    Parameters
+    ----------
+    n_genes
+        Number of genes G.
+    n_factors
+        Number of factors Q, at most.
+    n_inducing
+        CpGs that stand for all in the Gaussian process, at most.
+    """
+
+    most_cells = 1_000_000_000  # a mean and loadings of every CpG of a whole array; they are read in blocks
+    weight_GQ: Tensor
+    key_C: Tensor
+    mean_C: Tensor
+    loading_CQ: Tensor
+
+    def __init__(self, n_genes: int, n_factors: int = 40, n_inducing: int = 1_000):
+        super().__init__()
+        if n_factors < 1 or n_inducing < 2:
+            raise ValueError(f"n_factors={n_factors}, n_inducing={n_inducing}: must be at least 1 and 2")
+        self.n_factors = n_factors
+        self.expression = Expression(n_genes)
+        self.description = CpgDescription(n_genes)
+        self.loadings = Loadings(n_inducing)
+        self.cis, self.own_cis = Cis(), Cis()
+        self.register_buffer("key_C", torch.zeros(0, dtype=torch.int64))
+        for name, shape in (("weight_GQ", (n_genes, 0)), ("mean_C", (0,)), ("loading_CQ", (0, 0))):
+            self.register_buffer(name, torch.zeros(shape))
+
+    def fit_closed_form(self, view: TrainingView) -> None:
+        """Fit factors, loadings, what predicts both, and the slopes on near genes."""
+        measured_C = ~view.beta_CS.isnan().all(1)
+        if not measured_C.all():
+            view = view._replace(cpgs=_some(view.cpgs, measured_C), beta_CS=view.beta_CS[measured_C])
+        kernel, genes_GS = self.expression.fit(view.expression_SG)
+        operator_SS = fill_operator(kernel, view.beta_CS[:: -(-len(view.beta_CS) // FILLED_CPGS)])
+        scores_SQ, noise_C = self._fit_own_loadings(view.beta_CS, kernel, operator_SS)
+        factors = regress(kernel, scores_SQ)
+        self.weight_GQ = genes_GS @ factors.dual_SQ.float()
+
+        near_GQ = self.expression(view.expression_SG).T @ scores_SQ.float() / len(scores_SQ)
+        level_GP = _levels(view.expression_SG)
+        features_CP = self.description.fit(view.cpgs, view.genes, level_GP, near_GQ[:, :NEAR_FACTORS], self.loading_CQ)
+        target_CT = torch.cat([self.mean_C[:, None], self.loading_CQ], 1)
+        place = view.cpgs.chrom_C, view.cpgs.position_C
+        predicted_CT = self.loadings.fit(features_CP, *place, target_CT)
+        genes, standard_SG = self.description.genes, self.expression(view.expression_SG)
+        left_SQ, own_SQ = factors.left_SQ.float(), scores_SQ.float()
+        unseen = self._residuals(view, operator_SS, predicted_CT[:, 0], predicted_CT[:, 1:], left_SQ)
+        self.cis.fit(unseen, genes, standard_SG)
+        seen = self._residuals(view, operator_SS, self.mean_C, self.loading_CQ, own_SQ)
+        self.own_cis.fit(seen, genes, standard_SG - own_SQ @ near_GQ.T)
+        self._shrink_own_loadings(view.cpgs, predicted_CT, near_GQ, noise_C)
+
+        self.key_C, order_C = view.cpgs.key_C.sort()
+        self.mean_C, self.loading_CQ = self.mean_C[order_C], self.loading_CQ[order_C]
+
+    def _fit_own_loadings(self, beta_CS: Tensor, kernel: Kernel, operator_SS: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep means and loadings of the CpGs.
+
+        Returns
+        -------
+        tuple
+            Scores of the samples, variance 1 each: [S, Q]; and variance of the error of a CpG's loadings: [C].
+        """
+        gram_SS = torch.zeros_like(kernel.vector_SS)
+        for rows in slices(len(beta_CS)):
+            residual_CS = fill(beta_CS[rows], operator_SS)[1]
+            gram_SS += (residual_CS.T @ residual_CS).double()
+        vector_SQ = torch.linalg.eigh(gram_SS)[1].flip(1)[:, : self.n_factors]
+        scores_SQ = vector_SQ * len(gram_SS) ** 0.5
+        means, loadings, noises = [], [], []
+        for rows in slices(len(beta_CS)):
+            mean_C, residual_CS = fill(beta_CS[rows], operator_SS)
+            means.append(mean_C)
+            loadings.append(residual_CS @ scores_SQ.float() / len(gram_SS))
+            noises.append(residual_CS.square().mean(1) - loadings[-1].square().sum(1))
+        self.mean_C, self.loading_CQ = torch.cat(means), torch.cat(loadings)
+        return scores_SQ, torch.cat(noises) / len(gram_SS)
+
+    def _shrink_own_loadings(self, cpgs: CpgFeatures, predicted_CT: Tensor, near_GQ: Tensor, noise_C: Tensor) -> None:
+        """Shrink the own loadings towards those that other chromosomes predict.
+
+        Of what own labels say beyond them as much is kept as its mean square over CpGs, in units of each one's noise,
+        exceeds 1. What the factors tell of the near genes' expression is taken out, as the slopes on it are added.
+        """
+        excess_CQ = self.loading_CQ - predicted_CT[:, 1:]
+        ratio_Q = (excess_CQ.square() / noise_C[:, None].clamp(min=1e-9)).mean(0)
+        self.loading_CQ = predicted_CT[:, 1:] + (1 - 1 / ratio_Q.clamp(min=1)) * excess_CQ
+        for rows, part in cpg_rows(cpgs):
+            gene_CK, slope_CK = self.own_cis(part, self.description.genes, self.mean_C[rows])
+            self.loading_CQ[rows] -= torch.einsum("ck,ckq->cq", slope_CK, near_GQ[gene_CK])
+
+    def _residuals(
+        self, view: TrainingView, operator_SS: Tensor, mean_C: Tensor, loading_CQ: Tensor, factor_SQ: Tensor
+    ) -> Iterator[tuple[CpgFeatures, Tensor, Tensor, Tensor]]:
+        """Yield what loadings and factors leave, block by block: CpGs, means, residuals and folds."""
+        fold_C = chromosome_folds(view.cpgs.chrom_C, view.cpgs.position_C)
+        for rows, cpgs in cpg_rows(view.cpgs, CIS_ROWS):
+            residual_CS = fill(view.beta_CS[rows], operator_SS)[1]
+            yield cpgs, mean_C[rows], residual_CS - loading_CQ[rows] @ factor_SQ.T, fold_C[rows]
+
+    def encode_cpgs(self, cpgs: CpgFeatures) -> Lines:
+        """Look up means and loadings of CpGs that were seen, and predict those of the others."""
+        row_C = torch.searchsorted(self.key_C, cpgs.key_C).clamp(max=len(self.key_C) - 1)
+        seen_C = self.key_C[row_C] == cpgs.key_C
+        predicted_CT = self.loadings(self.description(cpgs), cpgs.chrom_C, cpgs.position_C)
+        mean_C = torch.where(seen_C, self.mean_C[row_C], predicted_CT[:, 0])
+        gene_CK, slope_CK = self.cis(cpgs, self.description.genes, mean_C)
+        _, own_slope_CK = self.own_cis(cpgs, self.description.genes, mean_C)
+        return Lines(
+            mean_C,
+            torch.where(seen_C[:, None], self.loading_CQ[row_C], predicted_CT[:, 1:]),
+            gene_CK,
+            torch.where(seen_C[:, None], own_slope_CK, slope_CK),
+        )
+
+    def encode_samples(self, expression_SG: Tensor) -> Samples:
+        """Predict the factors."""
+        prepared_SG = self.expression(expression_SG)
+        return Samples(prepared_SG @ self.weight_GQ, prepared_SG.T.contiguous().T)
+
+    def combine(self, cpgs: Lines, samples: Samples) -> Tensor:
+        """Fill the grid: beta_hat_CS."""
+        near_CKS = samples.expression_SG.T[cpgs.gene_CK]
+        beta_CS = torch.addmm(cpgs.mean_C[:, None], cpgs.loading_CQ, samples.factor_SQ.T)
+        return beta_CS + torch.einsum("ck,cks->cs", cpgs.slope_CK, near_CKS)
+
+    def combine_pairs(self, cpgs: Lines, samples: Samples) -> Tensor:
+        """Predict pair by pair: beta_hat_N."""
+        near_NK = samples.expression_SG.gather(1, cpgs.gene_CK)
+        return cpgs.mean_C + (cpgs.loading_CQ * samples.factor_SQ).sum(1) + (cpgs.slope_CK * near_NK).sum(1)
+
+
+def _levels(expression_SG: Tensor) -> Tensor:
+    """Mean, deviation and squared mean of each gene's expression, standardised over genes: [G, 3]."""
+    deviation_G, mean_G = torch.std_mean(expression_SG, 0, correction=0)
+    level_GP = torch.stack([mean_G, deviation_G, mean_G.square()], 1)
+    return (level_GP - level_GP.mean(0)) / level_GP.std(0).clamp(min=1e-6)
+
+
+def _some(cpgs: CpgFeatures, kept_C: Tensor) -> CpgFeatures:
+    """Take some CpGs, with their genes."""
+    bounds = torch.cat([cpgs.offset_C, cpgs.offset_C.new_tensor([len(cpgs.gene_N)])]).diff()
+    kept_N, count_C = kept_C.repeat_interleave(bounds), bounds[kept_C]
+    return CpgFeatures(
+        cpgs.sequence_CL[kept_C],
+        cpgs.gene_N[kept_N],
+        cpgs.bp_N[kept_N],
+        count_C.cumsum(0) - count_C,
+        *(part[kept_C] for part in (cpgs.key_C, cpgs.chrom_C, cpgs.position_C, cpgs.annotation_CP)),
+    )

@@ -1,0 +1,121 @@
+"""The sample side: kernel ridge regression on the expression of all genes, its penalty chosen by leaving out samples.
+
+Legend: C CpGs, S samples, G genes, Q targets.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from methyl_lightning.networks.baselines.features import Standardiser
+from methyl_lightning.networks.baselines.ridge import cpg_means
+
+PENALTIES = tuple(0.003 * 10 ** (i / 4) for i in range(17))  # of a kernel whose trace is the number of samples
+LARGEST = 5.0  # standard deviations of a gene's expression
+FILL_PASSES = 4
+
+
+class Kernel(NamedTuple):
+    """Eigenvalues [S] and eigenvectors [S, S] of a centred kernel of the training samples."""
+
+    value_S: Tensor
+    vector_SS: Tensor
+
+    def hat(self, penalty: float) -> Tensor:
+        """Map targets that sum to 0 to their fit: [S, S]."""
+        return (self.vector_SS * (self.value_S / (self.value_S + penalty))) @ self.vector_SS.T
+
+    def leave_one_out(self, penalty: float) -> Tensor:
+        """Map targets that sum to 0 to what each sample is predicted without itself: [S, S].
+
+        The constant is fitted, too: without its share 1/S of the leverage a sample would know itself from the sum.
+        """
+        hat_SS = self.hat(penalty)
+        left_S = 1 - hat_SS.diagonal() - 1 / len(hat_SS)
+        eye_SS = torch.eye(len(hat_SS), dtype=hat_SS.dtype)
+        return eye_SS - (eye_SS - hat_SS) / left_S[:, None]
+
+
+class Expression(nn.Module):
+    """Standardised expression, its outliers cut, centred on the training samples; and its kernel.
+
+    Parameters
+    ----------
+    n_genes
+        Number of genes G.
+    """
+
+    centre_G: Tensor
+
+    def __init__(self, n_genes: int):
+        super().__init__()
+        self.genes = Standardiser()
+        self.register_buffer("centre_G", torch.zeros(n_genes))
+
+    def fit(self, expression_SG: Tensor) -> tuple[Kernel, Tensor]:
+        """Fit the scale; return the kernel, and the map from dual weights of samples to weights of genes [G, S]."""
+        self.genes.fit(expression_SG)
+        self.centre_G = self.genes(expression_SG).clamp(-LARGEST, LARGEST).mean(0)
+        rows_SG = self(expression_SG)
+        gram_SS = (rows_SG @ rows_SG.T).double()
+        scale = len(gram_SS) / gram_SS.trace().clamp(min=1e-12)
+        value_S, vector_SS = torch.linalg.eigh(gram_SS * scale)
+        return Kernel(value_S.clamp(min=0), vector_SS), rows_SG.T * scale.float()
+
+    def forward(self, expression_SG: Tensor) -> Tensor:
+        """Prepare expression [S, G]."""
+        return self.genes(expression_SG).clamp(-LARGEST, LARGEST) - self.centre_G
+
+
+class Regression(NamedTuple):
+    """Ridge regressions of several targets, each with its own penalty.
+
+    Attributes
+    ----------
+    dual_SQ
+        Weights of the training samples.
+    left_SQ
+        What each training sample is predicted without itself.
+    """
+
+    dual_SQ: Tensor
+    left_SQ: Tensor
+
+
+def regress(kernel: Kernel, target_SQ: Tensor) -> Regression:
+    """Fit targets that sum to 0, and choose each one's penalty by leaving out samples."""
+    left = [kernel.leave_one_out(penalty) @ target_SQ for penalty in PENALTIES]
+    error_Q, best_Q = torch.stack([(part - target_SQ).square().sum(0) for part in left]).min(0)
+    del error_Q
+    penalty_Q = torch.tensor(PENALTIES, dtype=target_SQ.dtype)[best_Q]
+    rotated_SQ = kernel.vector_SS.T @ target_SQ
+    dual_SQ = kernel.vector_SS @ (rotated_SQ / (kernel.value_S[:, None] + penalty_Q))
+    return Regression(dual_SQ, torch.stack([left[int(i)][:, q] for q, i in enumerate(best_Q)], 1))
+
+
+def fill_operator(kernel: Kernel, beta_CS: Tensor) -> Tensor:
+    """Choose, on some CpGs, by which penalty missing cells are filled best: the map that leaves out samples [S, S]."""
+    missing_CS = beta_CS.isnan()
+    residual_CS = cpg_means(beta_CS)[1]
+    operators = [kernel.leave_one_out(penalty).float() for penalty in PENALTIES]
+    errors = [float(((residual_CS @ o.T - residual_CS)[~missing_CS]).square().sum()) for o in operators]
+    return operators[errors.index(min(errors))]
+
+
+def fill(beta_CS: Tensor, operator_SS: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean of each CpG [C] and the deviations from it [C, S].
+
+    A missing cell is filled with what the other samples predict for it, in a few passes.
+    """
+    missing_CS = beta_CS.isnan()
+    mean_C, residual_CS = cpg_means(beta_CS)
+    some_C = missing_CS.any(1).nonzero().squeeze(1)
+    if len(some_C):
+        rows_CS, gaps_CS = residual_CS[some_C], missing_CS[some_C]
+        for _ in range(FILL_PASSES):
+            shift_C1 = rows_CS.mean(1, keepdim=True)
+            rows_CS = torch.where(gaps_CS, (rows_CS - shift_C1) @ operator_SS.T + shift_C1, rows_CS)
+        residual_CS[some_C] = rows_CS
+    shift_C = residual_CS.mean(1)
+    return mean_C + shift_C, residual_CS - shift_C[:, None]
