@@ -279,7 +279,10 @@ def test_prepare_fetches_two_cohorts_and_makes_their_store(hub, tmp_path):
 def test_prepare_names_a_damaged_download_and_makes_no_store(hub, tmp_path):
     settings = serve_two_cohorts(hub)
     hub.files["/ucsc/hg19/bigZips/hg19.fa.gz"] = b"<html>busy</html>"
-    assert_refused(command("prepare", settings, tmp_path), "hg19.fa.gz is damaged", hub.address)
+    result = command("prepare", settings, tmp_path)
+    *logged, error = result.err.splitlines(keepends=True)  # what is fetched is logged before
+    assert all(line.startswith("fetching ") for line in logged)
+    assert_refused(result._replace(err=error), "hg19.fa.gz is damaged", hub.address)
     assert not (tmp_path / "stores").exists()
 
 
