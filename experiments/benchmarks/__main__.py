@@ -38,7 +38,7 @@ K = LevyJurgenson.CONNECTED[0]
 def training_step(
     module: MethylationModule, optimiser: torch.optim.Optimizer, batch: GridBatch | PairBatch, bf16: bool
 ) -> None:
-    """Forward, backward and Adam."""
+    """Run forward, backward and Adam."""
     beta = batch.beta_N if isinstance(batch, PairBatch) else batch.beta_CS
     module.train()
     optimiser.zero_grad()
@@ -69,7 +69,7 @@ class DenseForm:
         self.inputs = features.sequence_CL, distance_NG, batch.expression_NG
 
     def train(self) -> None:
-        """Forward, backward and Adam."""
+        """Run forward, backward and Adam."""
         self.network.train()
         self.optimiser.zero_grad()
         (self.network(*self.inputs) - self.beta_N).abs().mean().backward()
@@ -83,7 +83,7 @@ class DenseForm:
 
 
 def flops(n_genes: int, n_cpgs: int, n_samples: int, training: bool) -> float:
-    """Multiplications and additions of the products over genes, each counted (convolutions and heads left out)."""
+    """Count multiplications and additions of the products over genes (convolutions and heads are left out)."""
     wide = 2 * n_genes * (n_genes // 6)
     grid = 2 * n_genes * K * n_cpgs * n_samples
     # training: two layers forward, two weight gradients and one input gradient for samples; CpGs have one wide layer

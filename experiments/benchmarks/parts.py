@@ -24,7 +24,7 @@ Task = Callable[[], object]
 
 
 def there_and_back(forward: Callable[[], Tensor], bf16: bool = False) -> Task:
-    """Forward, then backward from a gradient of ones."""
+    """Run forward, then backward from a gradient of ones."""
 
     def task() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
@@ -62,7 +62,7 @@ def parts() -> dict[str, tuple[Task, Task]]:
 
 
 def training_steps(store: Store) -> dict[str, Task]:
-    """Training steps of the published size on a block."""
+    """Return training steps of the published size on a block."""
     batch = GridDataset(store)[Block(np.arange(BLOCK), np.arange(BLOCK))]
     module, optimiser = build(GENES, store.window)
     return {

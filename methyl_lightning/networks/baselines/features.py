@@ -41,7 +41,7 @@ def cpg_rows(cpgs: CpgFeatures, size: int = ROWS) -> Iterator[tuple[slice, CpgFe
 
 
 def kmer_frequencies(sequence_CL: Tensor, longest: int, shortest: int = 1) -> Tensor:
-    """Share of each k-mer, k = ``shortest`` … ``longest``, a k-mer and its reverse complement being one: [C, P]."""
+    """Return the share of each k-mer, k = ``shortest`` … ``longest``, a k-mer and its reverse complement being one: [C, P]."""
     parts = []
     length = sequence_CL.shape[1]
     base_CL = sequence_CL.long()
@@ -60,7 +60,7 @@ def kmer_frequencies(sequence_CL: Tensor, longest: int, shortest: int = 1) -> Te
 
 
 def cpg_density(sequence_CL: Tensor) -> Tensor:
-    """CpGs a base over ever narrower windows around the CpG, and their square roots: [C, P]."""
+    """Return CpGs a base over ever narrower windows around the CpG, and their square roots: [C, P]."""
     length = sequence_CL.shape[1]
     is_cpg_CL = ((sequence_CL[:, :-1] == C_CODE) & (sequence_CL[:, 1:] == G_CODE)).float()
     middle = (length - 1) // 2
@@ -75,12 +75,12 @@ def cpg_density(sequence_CL: Tensor) -> Tensor:
 
 
 def sequence_features(cpgs: CpgFeatures, longest: int) -> Tensor:
-    """k-mer shares and CpG density: [C, P]."""
+    """Return k-mer shares and CpG density: [C, P]."""
     return torch.cat([kmer_frequencies(cpgs.sequence_CL, longest), cpg_density(cpgs.sequence_CL)], 1)
 
 
 def gene_weights(bp_N: Tensor) -> Tensor:
-    """exp(−|bp| / scale) for genes on the lower and on the higher side, at each scale: [N, 2 · scales]."""
+    """Return exp(−|bp| / scale) for genes on the lower and on the higher side, at each scale: [N, 2 · scales]."""
     scale = torch.tensor(SCALES_BP, device=bp_N.device)
     weight_NP = torch.exp(-bp_N.abs()[:, None] / scale)
     lower_N1 = (bp_N < 0)[:, None]
@@ -94,7 +94,7 @@ def entry_cpg(cpgs: CpgFeatures) -> Tensor:
 
 
 def distance_features(cpgs: CpgFeatures) -> Tensor:
-    """How near the genes are: their weights summed, and the log distance of the nearest on each side: [C, P]."""
+    """Return how near the genes are: their weights summed, and the log distance of the nearest on each side: [C, P]."""
     cpg_N, n_cpgs = entry_cpg(cpgs), len(cpgs.offset_C)
     weight_NP = gene_weights(cpgs.bp_N)
     crowd_CP = weight_NP.new_zeros(n_cpgs, weight_NP.shape[1]).index_add_(0, cpg_N, weight_NP)

@@ -30,7 +30,7 @@ from methyl_lightning.networks.baselines.ridge import (
     folds,
     products,
 )
-from methyl_lightning.networks.contract import CpgFeatures, TrainingView
+from methyl_lightning.networks.contract import ClosedFormNetwork, CpgFeatures, TrainingView
 
 CELL_ROWS = 64  # CpGs whose cells are expanded at once
 
@@ -63,7 +63,7 @@ class ExpressionOnly(ComponentNetwork):
         return Lines(self.mean.expand(n_cpgs), self.slope_Q.expand(n_cpgs, -1))
 
 
-class CisLinear(LinearNetwork):
+class CisLinear(LinearNetwork, ClosedFormNetwork):
     """Gene distances for the CpG's level; the expression of near genes, weighted by distance, for the samples.
 
     The slope on a gene's standardised expression is Σ_k b_k exp(−|bp| / scale_k), with one b_k for each scale and side
@@ -129,7 +129,7 @@ class CisLinear(LinearNetwork):
         return Lines(value_C, slope_CG.index_put_((entry_cpg(cpgs), cpgs.gene_N), slope_N, accumulate=True))
 
     def encode_samples(self, expression_SG: Tensor) -> Samples:
-        """Standardised expression."""
+        """Standardise the expression."""
         return Samples(self.genes(expression_SG))
 
 

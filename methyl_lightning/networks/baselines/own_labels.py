@@ -9,18 +9,18 @@ from torch import Tensor
 from methyl_lightning.networks.baselines.features import Standardiser, cpg_rows, sequence_features
 from methyl_lightning.networks.baselines.ridge import (
     ComponentNetwork,
-    LinearNetwork,
+    CpgNetwork,
     Lines,
-    Samples,
     cpg_means,
     fit_level,
     fit_ridge,
+    level_lines,
     products,
 )
-from methyl_lightning.networks.contract import CpgFeatures, TrainingView
+from methyl_lightning.networks.contract import ClosedFormNetwork, CpgFeatures, TrainingView
 
 
-class CpgMean(LinearNetwork):
+class CpgMean(CpgNetwork, ClosedFormNetwork):
     """The CpG's training mean where the CpG was seen in training; elsewhere the mean that its sequence predicts.
 
     That prediction is a ridge regression of the training CpGs' means on k-mer shares and CpG density.
@@ -65,12 +65,7 @@ class CpgMean(LinearNetwork):
         """Look the means up, or predict them."""
         seen_C, row_C = self.find(cpgs)
         predicted_C = self.features(self._features(cpgs)) @ self.weight_P + self.intercept
-        value_C = torch.where(seen_C, self.mean_C[row_C], predicted_C)
-        return Lines(value_C, value_C.new_zeros(len(value_C), 0))
-
-    def encode_samples(self, expression_SG: Tensor) -> Samples:
-        """Keep only the number of samples."""
-        return Samples(self.mean_C.new_zeros(len(expression_SG), 0))
+        return level_lines(torch.where(seen_C, self.mean_C[row_C], predicted_C))
 
 
 class OwnLabelRidge(ComponentNetwork):

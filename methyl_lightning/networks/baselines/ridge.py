@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from methyl_lightning.networks.baselines.features import Standardiser
-from methyl_lightning.networks.contract import ClosedFormNetwork
+from methyl_lightning.networks.contract import ClosedFormNetwork, MethylationNetwork
 
 PENALTIES = tuple(10 ** (i / 2) for i in range(-8, 5))  # times the number of rows
 ROW_FOLDS, GRID_FOLDS = 5, 3
@@ -47,7 +47,7 @@ def solve(gram_PP: Tensor, moment_PQ: Tensor, penalty: float) -> Tensor:
 
 
 def fit_ridge(sums: Products) -> Tensor:
-    """Ridge weights [P, Q], one penalty for all targets, chosen by leaving out each fold in turn."""
+    """Return ridge weights [P, Q], one penalty for all targets, chosen by leaving out each fold in turn."""
     gram_PP, moment_PQ, n = sums.gram_FPP.sum(0), sums.moment_FPQ.sum(0), float(sums.rows_F.sum())
     errors = []
     for penalty in PENALTIES:
@@ -62,7 +62,7 @@ def fit_ridge(sums: Products) -> Tensor:
 def two_sided(
     gram_PP: Tensor, middle_PQ: Tensor, gram_QQ: Tensor, penalties: list[tuple[float, float]]
 ) -> list[Tensor]:
-    """Weights (XᵀX + λ I)⁻¹ Xᵀ R Z (ZᵀZ + μ I)⁻¹ for each (λ, μ), from XᵀX, Xᵀ R Z and ZᵀZ: [P, Q] each."""
+    """Return (XᵀX + λ I)⁻¹ Xᵀ R Z (ZᵀZ + μ I)⁻¹ for each (λ, μ), from XᵀX, Xᵀ R Z and ZᵀZ: [P, Q] each."""
     left_P, left_PP = torch.linalg.eigh(gram_PP)
     right_Q, right_QQ = torch.linalg.eigh(gram_QQ)
     rotated_PQ = left_PP.T @ middle_PQ @ right_QQ
@@ -70,7 +70,7 @@ def two_sided(
 
 
 def fit_two_sided(features_CP: Tensor, residual_CS: Tensor, component_SQ: Tensor) -> Tensor:
-    """Two-sided ridge [P, Q]; both penalties are chosen on held-out CpGs × held-out samples of the training view."""
+    """Fit a two-sided ridge [P, Q], both penalties chosen on held-out CpGs × held-out samples of the training view."""
     cpg_fold_C, sample_fold_S = folds(len(features_CP), GRID_FOLDS), folds(len(component_SQ), GRID_FOLDS)
     shares = [(a, b) for a in PENALTIES for b in PENALTIES]
     error = torch.zeros(len(shares), dtype=torch.float64)
@@ -102,7 +102,7 @@ def fit_level(features: Standardiser, raw_CP: Tensor, mean_C: Tensor) -> tuple[T
 
 
 def cpg_means(beta_CS: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of each CpG [C] and what is left [C, S]: 0 where missing; a CpG without any value has the mean of all."""
+    """Return the mean of each CpG [C] (without any value, that of all) and what is left [C, S], 0 where missing."""
     mean_C = beta_CS.nanmean(1)
     mean_C = torch.where(mean_C.isnan(), mean_C.nanmean(), mean_C)
     return mean_C, (beta_CS - mean_C[:, None]).nan_to_num(0.0)
@@ -140,7 +140,7 @@ class ExpressionComponents(nn.Module):
         self.loading_GQ = (unit_GQ / (square_Q[-1] / len(standard_SG)).sqrt()).float()
 
     def forward(self, expression_SG: Tensor) -> Tensor:
-        """Components of samples: [S, Q]."""
+        """Return components of samples: [S, Q]."""
         return self.genes(expression_SG) @ self.loading_GQ
 
 
@@ -157,7 +157,7 @@ class Samples(NamedTuple):
     component_SQ: Tensor
 
 
-class LinearNetwork(ClosedFormNetwork):
+class LinearNetwork(MethylationNetwork):
     """Predictors that are linear in what describes the sample: value + slope · component."""
 
     def combine(self, cpgs: Lines, samples: Samples) -> Tensor:
@@ -169,7 +169,20 @@ class LinearNetwork(ClosedFormNetwork):
         return cpgs.value_C + (cpgs.slope_CQ * samples.component_SQ).sum(1)
 
 
-class ComponentNetwork(LinearNetwork):
+class CpgNetwork(LinearNetwork):
+    """Predictors that depend on the CpG alone."""
+
+    def encode_samples(self, expression_SG: Tensor) -> Samples:
+        """Keep only the number of samples."""
+        return Samples(expression_SG.new_zeros(len(expression_SG), 0))
+
+
+def level_lines(value_C: Tensor) -> Lines:
+    """Return one value a CpG, without any slope."""
+    return Lines(value_C, value_C.new_zeros(len(value_C), 0))
+
+
+class ComponentNetwork(LinearNetwork, ClosedFormNetwork):
     """Predictors that are linear in principal components of the expression.
 
     Parameters
