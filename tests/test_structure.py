@@ -290,7 +290,7 @@ def test_choices_reach_every_part_of_an_experiment() -> None:
     assert found["data"]["store"] == "stores/tcga_lgg_hm27.h5" and found["data"]["source"]["window"] == 50
     assert found["model"]["network"] == "Constant" and found["seed"] == 3
     assert (found["trainer"]["strategy"], found["trainer"]["devices"]) == ("ddp_find_unused_parameters_true", 2)
-    assert found["logger"]["wandb"]["name"] == "reproduce" and found["logger"]["wandb"]["folder"] == "run"
+    assert found["logger"]["wandb"]["name"] is None and found["logger"]["wandb"]["folder"] == "run"
     assert "constant" in found["references"]
 
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from methyl_lightning.data.datamodule import GridDataModule
 from methyl_lightning.data.store import Store
 from methyl_lightning.evaluate.evaluation import evaluate_model, save_training_curves
-from methyl_lightning.files import InputError
+from methyl_lightning.files import InputError, replacing
 from methyl_lightning.model.card import calibrate_module, coverage_line, make_card
 from methyl_lightning.model.checkpoint import StreamedCheckpoints, complete_checkpoint, load_checkpoint
 from methyl_lightning.model.module import MethylationModule
@@ -86,7 +86,8 @@ def fit_and_test(
             "train_seconds": round(seconds, 1),
             "peak_rss_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         }
-        (folder / "usage.json").write_text(json.dumps(usage))
+        with replacing(folder / "usage.json") as path:
+            path.write_text(json.dumps(usage))
         print(f"{label}: {usage['steps']} steps in {seconds:.0f} s, peak memory {usage['peak_rss_gb']} GB", flush=True)
 
 

@@ -1,20 +1,47 @@
-"""What goes to loggers; Weights & Biases online with a key, offline without, one run a job even in a multirun."""
+"""What goes to loggers; Weights & Biases online with a key and a way to the server, offline without, one run a job.
+
+A W&B run has the whole settings and the data as its config, test metrics as scalars of its summary, the dilution over
+``dilution/retention``, and the report, the tables and the model as artifacts, so that a sweep sorts and draws itself.
+"""
 
 import math
 import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import requests
 import wandb
 from lightning.pytorch.loggers import Logger, WandbLogger
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from methyl_lightning.dilution.figures import level_name
-from methyl_lightning.dilution.run import SCORES
-from methyl_lightning.report.page import draw, extremes, gather
+from methyl_lightning.data.datamodule import GridDataModule
+from methyl_lightning.dilution.run import DILUTED, SCORES
+from methyl_lightning.evaluate.table import read_metrics, references
+from methyl_lightning.metrics.names import MAIN
+from methyl_lightning.report.page import extremes, gather, write_report
+
+PROGRAMS = ("methyl_lightning", "torch", "lightning", "wandb", "numpy")
+PARTS = {"train": "seen", "test": "unseen"}
+SECONDS = 5  # for an answer of the server
+STEP = "trainer/global_step"
+BEST = {"train/mae": "min", "val/mae": "min", "val/spearman": "max"}
+UNNAMED = ("data.source.", "data.store", "trainer.", "logger.", "ckpt_path")  # how and where, not what
 
 
-def wandb_logger(project: str, folder: str, name: str | None = None, group: str | None = None) -> WandbLogger:
-    """Make a W&B logger that needs no key.
+def wandb_logger(
+    project: str,
+    folder: str,
+    name: str | None = None,
+    group: str | None = None,
+    job_type: str | None = None,
+    tags: list[str] | None = None,
+) -> WandbLogger:
+    """Make a W&B logger that needs neither a key nor a server.
 
     Parameters
     ----------
@@ -22,42 +49,163 @@ def wandb_logger(project: str, folder: str, name: str | None = None, group: str 
         W&B project.
     folder
         Where the run's files are kept.
-    name, group
+    name, group, job_type, tags
         Of the run.
     """
-    offline = os.environ.get("WANDB_MODE") == "offline" or not wandb.login(prompt=False)
     # the logger's own offline=True sets a mode that newer wandb no longer takes for offline
     return WandbLogger(
-        project=project, save_dir=folder, name=name, group=group, mode="offline" if offline else "online"
+        project=project, save_dir=folder, name=name, group=group, job_type=job_type, tags=tags, mode=_mode()
     )
 
 
-def log_run(folder: Path) -> None:
-    """Log the tables and figures of a finished run's report to the job's W&B run, where there is one."""
-    if wandb.run is None:
+def _mode() -> str:
+    """Choose how W&B runs: as the environment says, or by whether there is a key and a server that takes it."""
+    if (mode := os.environ.get("WANDB_MODE")) in ("offline", "disabled"):
+        return mode
+    settings = wandb.setup().settings
+    server = os.environ.get("WANDB_BASE_URL") or settings.base_url
+    if not (settings.api_key or os.environ.get("WANDB_API_KEY") or wandb.api.api_key):
+        return "offline"
+    try:
+        requests.get(server, timeout=SECONDS)
+        if wandb.login(prompt=False):
+            return "online"
+        reason = "takes no key from here"
+    except requests.RequestException:
+        reason = "does not answer"
+    except (wandb.Error, ValueError):  # whose message may hold the key
+        reason = "does not take the key"
+    print(f"W&B: {server} {reason}; this run is logged offline", file=sys.stderr)
+    return "offline"
+
+
+def name_run(settings: DictConfig, choices: Mapping[str, Any], typed: list[str], sweep: Path | None) -> dict[str, Any]:
+    """Say what a W&B run is called: by its model and what was typed, or, in a sweep, by what differs in it.
+
+    Parameters
+    ----------
+    settings, choices
+        Of the run; the choice of each group.
+    typed
+        Typed settings of the job.
+    sweep
+        Folder of the sweep that the job belongs to.
+    """
+    shared = _typed_for_all(sweep) if sweep else set()
+    parts = {"seed": f"seed={settings.seed}"}
+    for override in typed:
+        key, _, value = override.lstrip("+").partition("=")
+        if override not in shared and key not in choices and not key.startswith(UNNAMED):
+            parts[key] = f"{key.rpartition('.')[2]}={value}"
+    parts["seed"] = parts.pop("seed")  # last
+    return {
+        "name": " ".join([str(choices["model"]), *parts.values()]),
+        "group": str(sweep) if sweep else None,
+        "job_type": str(choices.get("experiment") or "train"),
+        "tags": [str(settings.data.name), str(choices["model"])],
+    }
+
+
+def _typed_for_all(sweep: Path) -> set[str]:
+    file = sweep / "multirun.yaml"  # Hydra writes it before the first job
+    overrides = OmegaConf.load(file).hydra.overrides.task if file.is_file() else ListConfig([])
+    return {str(override) for override in overrides}
+
+
+def start_wandb(loggers: list[Logger], settings: DictConfig, datamodule: GridDataModule) -> None:
+    """Give the W&B run its config, and say which metric is drawn over which."""
+    run = _run(loggers)
+    if run is None:
         return
-    for run in gather(str(folder)):
-        tables = {"results": run.scores, "strata": run.strata, "comparisons": run.comparisons}
-        tables["best_and_worst_cpgs"] = extremes(run, run.test_set.models[0].label)
-        shown = {f"report/{name}": wandb.Table(dataframe=table) for name, table in tables.items() if len(table)}
-        wandb.run.log(shown | {f"report/{name}": wandb.Image(figure) for name, figure in draw(run).items()})
+    data = datamodule.provenance()
+    config: dict[str, Any] = OmegaConf.to_container(settings, resolve=True)  # type: ignore[assignment]
+    config |= {"split": data.pop("sizes"), "provenance": data, "versions": {name: version(name) for name in PROGRAMS}}
+    run.config.update(config | {"git_commit": _commit()}, allow_val_change=True)
+    for name, best in BEST.items():
+        run.define_metric(name, step_metric=STEP, summary=best)
+    run.define_metric("dilution/retention", hidden=True)
+    for score in SCORES:
+        for side in ("", "_low", "_high"):
+            run.define_metric(f"dilution/{score}{side}", step_metric="dilution/retention")
 
 
-def log_dilution(loggers: list[Logger], summary: pd.DataFrame) -> None:
-    """Log the mean scores of a dilution test, as :func:`methyl_lightning.dilution.run.summarise` returns them."""
-    for _, row in summary.iterrows():
-        name = row["test"] if math.isnan(row["retention"]) else level_name(row["retention"])
-        values = {f"dilution/{name}/{key}": row[key] for key in SCORES if not math.isnan(row[key])}
-        for logger in loggers:
-            logger.log_metrics(values)
+def log_test(loggers: list[Logger], folder: Path) -> None:
+    """Log what a run's test has found: scalars of the summary, tables, figures, the report and the model."""
+    run = _run(loggers)
+    if run is None:
+        return
+    for path in (folder, *references(folder)):
+        group = "test" if path == folder else f"references/{path.name}"
+        for view, found in read_metrics(path).items():
+            for metric in MAIN:
+                low, high = found[f"{metric}_ci95"]
+                for side, value in (("", found[metric]), ("_low", low), ("_high", high)):
+                    if value is not None:
+                        run.summary[f"{group}/{_short(view)}/{metric}{side}"] = value
+    page = folder / "report.html"
+    figures = write_report(str(folder), page)
+    shown: dict[str, Any] = {f"report/{p.stem.rpartition('_')[2]}": wandb.Image(str(p)) for p in figures.glob("*.png")}
+    for results in gather(str(folder)):
+        tables = {"results": results.scores, "strata": results.strata, "comparisons": results.comparisons}
+        tables["best_and_worst_cpgs"] = extremes(results, results.test_set.models[0].label)
+        shown |= {f"report/{name}": wandb.Table(dataframe=table) for name, table in tables.items() if len(table)}
+    run.log(shown)
+    for kind, files in (("report", [page]), ("model", [folder / "best.ckpt", folder / "metrics.json"])):
+        artifact = wandb.Artifact(f"{kind}-{run.id}", type=kind, metadata={"provenance": run.config["provenance"]})
+        for file in files:
+            artifact.add_file(str(file), policy="immutable", skip_cache=True)
+        run.log_artifact(artifact)
 
 
-def finish_wandb() -> None:
+def log_dilution(loggers: list[Logger], summary: pd.DataFrame, folder: Path) -> None:
+    """Log a dilution test, as :func:`methyl_lightning.dilution.run.summarise` returns it, over the level."""
+    run = _run(loggers)
+    for step, row in summary.iterrows():
+        values = {f"{key}{side}": row[f"{key}{side}"] for key in SCORES for side in ("", "_low", "_high")}
+        values = {name: float(value) for name, value in values.items() if not math.isnan(value)}
+        if row["test"] == DILUTED:
+            level = {f"dilution/{name}": value for name, value in {"retention": row["retention"], **values}.items()}
+            for logger in loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.experiment.log(level)
+                else:
+                    logger.log_metrics(level, step=int(str(step)))
+        elif run is not None:
+            run.summary.update({f"dilution_{row['test'].replace(' ', '_')}/{k}": v for k, v in values.items()})
+    if run is not None:
+        figures = (folder / "figures").glob("dilution_*.png")
+        shown: dict[str, Any] = {f"report/{path.stem}": wandb.Image(str(path)) for path in figures}
+        run.log(shown | {"report/dilution": wandb.Table(dataframe=summary)})
+
+
+def finish_wandb(failed: bool) -> None:
     """End the job's run, so that the next job of a multirun gets its own, and say how to upload an offline one."""
     if wandb.run is None:
         return
     folder = Path(wandb.run.dir).parent
-    offline = wandb.run.settings._offline
-    wandb.finish()
+    offline = wandb.run.settings.mode == "offline"
+    wandb.finish(exit_code=int(failed))
     if offline:
         print(f"W&B ran offline; upload the run with: wandb sync {folder}")
+
+
+def _run(loggers: list[Logger]) -> Any:
+    """Return the W&B run of the loggers, or None where there is none."""
+    return next((logger.experiment for logger in loggers if isinstance(logger, WandbLogger)), None)
+
+
+def _short(view: str) -> str:
+    """Name a view as in ``unseen_unseen``: CpGs, then patients."""
+    cpgs, samples = (part.split("_")[0] for part in view.split("-"))
+    return f"{PARTS[cpgs]}_{PARTS[samples]}"
+
+
+def _commit() -> str | None:
+    """Find the commit of this package, where it lies in a checkout of its own."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        tracked = subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=False)
+        done = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    except OSError:  # no git
+        return None
+    return done.stdout.strip() or None if tracked.returncode == 0 else None

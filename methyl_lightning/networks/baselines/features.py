@@ -41,7 +41,7 @@ def cpg_rows(cpgs: CpgFeatures, size: int = ROWS) -> Iterator[tuple[slice, CpgFe
 
 
 def kmer_frequencies(sequence_CL: Tensor, longest: int, shortest: int = 1) -> Tensor:
-    """Return the share of each k-mer, k = ``shortest`` … ``longest``, a k-mer and its reverse complement being one: [C, P]."""
+    """Return shares of k-mers [C, P], k = ``shortest`` … ``longest``; a k-mer and its reverse complement are one."""
     parts = []
     length = sequence_CL.shape[1]
     base_CL = sequence_CL.long()
