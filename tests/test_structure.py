@@ -29,6 +29,7 @@ ROOT = PACKAGE.parent
 CONF = conf_folder()
 # a room may import what stands above it, and its own files as long as they make no circle
 ROOMS = [
+    "threads",
     "files",
     "settings",
     "run_folder",
