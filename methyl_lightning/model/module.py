@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanAbsoluteError, Metric
 
 from methyl_lightning import __version__, networks
@@ -20,6 +21,8 @@ from methyl_lightning.data.expression import SCALERS
 from methyl_lightning.metrics.streaming import Spearman
 from methyl_lightning.model.record import TrainingRecord, record_training
 
+SCHEDULES = ("constant", "cosine")
+WARM_UP = 0.05  # of all steps
 CHECKPOINT_FORMAT = 1  # raised whenever a former program could not read what is written
 
 
@@ -38,6 +41,9 @@ class MethylationModule(L.LightningModule):
         Of Adam.
     expression_scaling
         ``minmax`` (10…100, as upstream), ``zscore`` or ``none``; fitted on training samples.
+    schedule
+        Of the learning rate: ``constant``, as the paper; or ``cosine``: it rises over the first 5 % of the steps and
+        falls to 0 at the last.
     **settings
         Further arguments of the network.
     """
@@ -49,6 +55,7 @@ class MethylationModule(L.LightningModule):
         window: int,
         learning_rate: float = 1e-3,
         expression_scaling: str = "minmax",
+        schedule: str = "constant",
         **settings: Any,
     ):
         super().__init__()
@@ -58,8 +65,10 @@ class MethylationModule(L.LightningModule):
             raise ValueError(f"learning_rate={learning_rate}: must be positive")
         if expression_scaling not in SCALERS:
             raise ValueError(f"expression_scaling={expression_scaling!r}: must be one of {tuple(SCALERS)}")
+        if schedule not in SCHEDULES:
+            raise ValueError(f"schedule={schedule!r}: must be one of {SCHEDULES}")
         self.save_hyperparameters()
-        self.learning_rate = learning_rate
+        self.learning_rate, self.schedule = learning_rate, schedule
         network_class, sizes = getattr(networks, network), {"n_genes": n_genes, "window": window}
         taken = inspect.signature(network_class).parameters.keys() & sizes
         self.network = network_class(**{name: sizes[name] for name in taken}, **settings)
@@ -68,6 +77,11 @@ class MethylationModule(L.LightningModule):
         self._record: TrainingRecord | None = None
         self._take_record: Callable[[], TrainingRecord] | None = None
         self.card: dict[str, Any] = {}
+        self.saved_weights: Callable[[], dict[str, Any]] | None = (
+            None  # where checkpoints hold other weights than these
+        )
+        self.score_window = 1  # validations whose mean score is logged
+        self._scores: list[float] = []
         # a dict, so that they stay on the CPU (not every device has float64); every rank sees the whole subset
         self._validation: dict[str, Metric] = {
             "val/mae": MeanAbsoluteError(sync_on_compute=False).set_dtype(torch.float64),
@@ -105,6 +119,9 @@ class MethylationModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add units, assembly and the origin of the data, the CpGs and genes, and what testing has told."""
+        if self.saved_weights is not None and "optimizer_states" not in checkpoint:
+            checkpoint["state_dict"] = self.saved_weights()
+        checkpoint["scores"] = self._scores
         record = self.training_record()
         checkpoint["methyl_lightning"] = {
             "format": CHECKPOINT_FORMAT,
@@ -119,6 +136,7 @@ class MethylationModule(L.LightningModule):
         """Take them back."""
         own = checkpoint["methyl_lightning"]
         self.provenance, self.card = own["provenance"], own["card"]
+        self._scores = checkpoint.get("scores", [])  # an exported one has none
         if own["tables"]:
             self._record = TrainingRecord.restore(checkpoint["training_record"], own["tables"])
             self._take_record = None
@@ -156,8 +174,21 @@ class MethylationModule(L.LightningModule):
         # what checkpoints and early stopping go by: Spearman, or MAE as long as predictions do not differ at all
         spearman = values["val/spearman"]
         score = -values["val/mae"] if math.isnan(spearman) else spearman
-        self.log("val/score", score, logger=False, sync_dist=True)
+        self._scores = [*self._scores, score][-self.score_window :]
+        self.log("val/score", sum(self._scores) / len(self._scores), logger=False, sync_dist=True)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Take Adam, as the port."""
-        return torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=True)
+    def configure_optimizers(self) -> Any:
+        """Take Adam, as the port, and the schedule of its rate."""
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=True)
+        if self.schedule == "constant":
+            return optimizer
+        scheduler = LambdaLR(optimizer, partial(rate_share, n_steps=self.trainer.max_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def rate_share(step: int, n_steps: int) -> float:
+    """Tell which share of the learning rate the schedule ``cosine`` gives to a step, counted from 0."""
+    n_warm = max(1, round(WARM_UP * n_steps))
+    if step < n_warm:
+        return (step + 1) / n_warm
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - n_warm) / max(1, n_steps - n_warm))))

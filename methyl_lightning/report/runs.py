@@ -19,6 +19,7 @@ from methyl_lightning.files import InputError
 # settings that say where and how a run was made, not what it is
 ELSEWHERE = (
     *("name", "logger", "references", "raw", "ckpt_path", "checkpoint", "patience", "dilution"),
+    "choices",  # of groups; what they set counts
     *("ablation", "ablations"),  # their names, and the list of what each leaves out
 )
 SAME = ("data.store", "data.split_file", "data.num_workers", "data.source.cohort")

@@ -26,6 +26,14 @@ def check_settings(cfg: DictConfig) -> None:
     """
     check_whole_number("seed", cfg.seed, 0)
     check_whole_number("patience", cfg.patience, 1)
+    check_whole_number("score_window", cfg.score_window, 1)
+    if cfg.average_decay is not None and not 0 < cfg.average_decay < 1:
+        raise InputError(f"average_decay={cfg.average_decay}: must lie between 0 and 1, or be null for no mean")
+    scheduled = [
+        model for model in (cfg.model, *cfg.references.values()) if model.get("schedule", "constant") != "constant"
+    ]
+    if scheduled and not cfg.trainer.max_steps > 0:
+        raise InputError(f"trainer.max_steps={cfg.trainer.max_steps}: a schedule needs a number of steps")
     given: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     check_arguments({k: v for k, v in given["data"].items() if k not in NOT_OF_THE_DATA_MODULE}, GridDataModule, "data")
     check_whole_number("data.num_workers", cfg.data.num_workers, 0)

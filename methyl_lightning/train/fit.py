@@ -17,6 +17,7 @@ from methyl_lightning.files import InputError, replacing
 from methyl_lightning.model.card import calibrate_module, coverage_line, make_card
 from methyl_lightning.model.checkpoint import StreamedCheckpoints, complete_checkpoint, load_checkpoint
 from methyl_lightning.model.module import MethylationModule
+from methyl_lightning.train.averaging import RunAveraging
 from methyl_lightning.train.progress import StepProgress
 from methyl_lightning.train.resume import RunCheckpoint, RunStopping
 
@@ -52,9 +53,11 @@ def fit_and_test(
     )
     latest = RunCheckpoint(folder, "last", enable_version_counter=False)  # save_last would skip what isn't the best
     stopping = RunStopping("val/score", patience=cfg.patience, mode="max", check_finite=False)
+    averaging = [] if cfg.average_decay is None else [RunAveraging(cfg.average_decay)]
+    module.score_window = cfg.score_window
     trainer = instantiate(
         cfg.trainer,
-        callbacks=[checkpoints, latest, stopping, StepProgress(label)],
+        callbacks=[checkpoints, latest, stopping, *averaging, StepProgress(label)],
         logger=[CSVLogger(folder, "log", str(len(list(folder.glob("log/*"))))), *loggers],
         default_root_dir=str(folder),
         plugins=[StreamedCheckpoints()],
