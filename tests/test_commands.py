@@ -20,7 +20,16 @@ from methyl_lightning.data.store import Store
 
 METRICS = ("mae", "mse", "pearson", "spearman", "spearman_batch50", "mas_pcc", "mas_pcc_centred", "mac_pcc")
 SIDES = ("ci95", "ci95_cpgs")
-MODELS = ("LevyJurgenson", "bilinear_ridge", "constant", "cpg_mean", "expression_only", "sequence_only", "ceiling")
+MODELS = (
+    "LevyJurgenson",
+    "bilinear_ridge",
+    "constant",
+    "cpg_mean",
+    "expression_only",
+    "methylation_factors",
+    "sequence_only",
+    "ceiling",
+)
 RUN_FILES = {
     "config.yaml",
     "split.json",

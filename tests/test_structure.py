@@ -243,6 +243,7 @@ def test_reproduce_is_the_paper_beside_what_it_must_beat() -> None:
         "cpg_mean": "CpgMean",
         "bilinear_ridge": "BilinearRidge",
         "expression_only": "ExpressionOnly",
+        "methylation_factors": "MethylationFactors",
     }
     assert found["data"]["name"] == "simulated" and found["data"]["store"] == "stores/simulated.h5"
     assert found["data"]["fractions"] == [0.8, 0.1, 0.1] and found["data"]["sampling"] == "grid"

@@ -267,11 +267,11 @@ def test_calibration_is_a_plain_loop_s() -> None:
 def test_figures_show_the_models(found: report_page.Results) -> None:
     figures = draw(found)
     models = [model.label for model in found.test_set.models]
-    references = ["bilinear_ridge", "constant", "cpg_mean", "expression_only", "sequence_only"]
+    references = ["bilinear_ridge", "constant", "cpg_mean", "expression_only", "methylation_factors", "sequence_only"]
     assert models == ["LevyJurgenson", *references, "ceiling"]
     axes = figures["scores"].axes[0]
     assert [label.get_text().replace("\n", "") for label in axes.get_yticklabels()] == models
-    assert len(figures["density"].axes) == 8 + 1  # six models, two empty places, the colour scale
+    assert len(figures["density"].axes) == 8 + 1  # seven models, an empty place, the colour scale
     lines = figures["training"].axes[0].get_lines()
     assert [line.get_label() for line in lines] == ["LevyJurgenson", "sequence_only"]
     assert lines[0].get_xdata().tolist() == [1, 3, 5]
