@@ -42,6 +42,7 @@ from methyl_lightning.networks.baselines.ridge import (
     ROW_FOLDS,
     ExpressionComponents,
     fit_ridge,
+    fit_ridge_left_out,
     fit_two_sided,
     folds,
     products,
@@ -87,6 +88,31 @@ def naive_ridge(x: np.ndarray, y: np.ndarray, fold: np.ndarray) -> np.ndarray:
         return sum(((y[~k] - x[~k] @ ridge_rows(x[k], y[k], share * k.sum())) ** 2).sum() for k in kept)
 
     return ridge_rows(x, y, min(PENALTIES, key=error) * len(x))
+
+
+def naive_left_out(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Take the ridge, beside a free constant, whose penalty has the least squared error when each row is left out."""
+
+    def error(share: float) -> float:
+        total, penalty = 0.0, np.diag([0.0] + [share * len(x)] * x.shape[1])
+        design = np.column_stack([np.ones(len(x)), x])
+        for row in range(len(x)):
+            kept = np.arange(len(x)) != row
+            weight = np.linalg.solve(design[kept].T @ design[kept] + penalty, design[kept].T @ y[kept])
+            total += ((y[row] - design[row] @ weight) ** 2).sum()
+        return total
+
+    return ridge_rows(x, y, min(PENALTIES, key=error) * len(x))
+
+
+@pytest.mark.parametrize("noise", [0.1, 1.0, 10.0])
+def test_left_out_ridge_counts_the_constant(noise: float) -> None:
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(size=(25, 8)), rng.normal(size=(8, 3))
+    y = x @ weight + noise * rng.normal(size=(25, 3))
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    actual = fit_ridge_left_out(torch.from_numpy(x), torch.from_numpy(y))
+    np.testing.assert_allclose(actual, naive_left_out(x, y), rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("noise", [0.1, 1.0, 10.0])
@@ -277,7 +303,7 @@ def test_means_and_own_labels_are_those_of_each_cpg(cohort: GridDataModule) -> N
 
     component_SQ = own.encode_samples(fitted("Constant", cohort).scaler(view.expression_SG)).component_SQ.numpy()
     residual_CS = (view.beta_CS - mean_C[:, None]).nan_to_num(0).numpy()
-    expected = naive_ridge(component_SQ, residual_CS.T, folds(len(component_SQ), ROW_FOLDS).numpy()).T
+    expected = fit_ridge_left_out(torch.from_numpy(component_SQ), torch.from_numpy(residual_CS.T)).T
     np.testing.assert_allclose(own.encode_cpgs(view.cpgs).slope_CQ, expected, atol=1e-4)
     lines = own.encode_cpgs(read_cpgs(cohort.store, cohort.split.cpg["test"]))
     assert not lines.slope_CQ.any()

@@ -13,9 +13,8 @@ from methyl_lightning.networks.baselines.ridge import (
     Lines,
     cpg_means,
     fit_level,
-    fit_ridge,
+    fit_ridge_left_out,
     level_lines,
-    products,
 )
 from methyl_lightning.networks.contract import ClosedFormNetwork, CpgFeatures, TrainingView
 
@@ -94,7 +93,7 @@ class OwnLabelRidge(ComponentNetwork):
         self.means.fit_closed_form(view)
         self.components.fit(view.expression_SG)
         residual_SC = cpg_means(view.beta_CS)[1].T
-        slope_QC = fit_ridge(products(self.components(view.expression_SG), residual_SC))
+        slope_QC = fit_ridge_left_out(self.components(view.expression_SG), residual_SC)
         row_C = torch.searchsorted(view.cpgs.key_C.sort().values, self.means.key_C)
         self.slope_CQ = slope_QC.T[view.cpgs.key_C.argsort()[row_C]].float()
 

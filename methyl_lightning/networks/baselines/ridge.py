@@ -59,6 +59,24 @@ def fit_ridge(sums: Products) -> Tensor:
     return solve(gram_PP, moment_PQ, PENALTIES[errors.index(min(errors))] * n)
 
 
+def fit_ridge_left_out(features_NP: Tensor, target_NQ: Tensor) -> Tensor:
+    """Ridge weights [P, Q] for targets that sum to 0, one penalty for all, chosen by leaving out each row.
+
+    The constant, which the targets' sum has taken, adds its 1/n to the leverage of each row: without it a row that is
+    left out is known from the sum of the others, and next to no penalty looks best.
+    """
+    n, target_NQ = len(features_NP), target_NQ.double()
+    left_NR, size_R, right_RP = torch.linalg.svd(features_NP.double(), full_matrices=False)
+    rotated_RQ, errors = left_NR.T @ target_NQ, []
+    for penalty in PENALTIES:
+        share_R = size_R.square() / (size_R.square() + penalty * n)
+        leverage_N1 = (left_NR.square() @ share_R + 1 / n)[:, None]
+        residual_NQ = (target_NQ - left_NR @ (share_R[:, None] * rotated_RQ)) / (1 - leverage_N1)
+        errors.append(float(residual_NQ.square().sum()))
+    penalty = PENALTIES[errors.index(min(errors))] * n
+    return right_RP.T @ (rotated_RQ * (size_R / (size_R.square() + penalty))[:, None])
+
+
 def two_sided(
     gram_PP: Tensor, middle_PQ: Tensor, gram_QQ: Tensor, penalties: list[tuple[float, float]]
 ) -> list[Tensor]:
