@@ -1,6 +1,6 @@
 """What a checkpoint keeps of its training data, so that prediction needs no store.
 
-Legend: C CpGs, S samples, G genes, L bases, N (CpG, gene) entries, Q quantiles.
+Legend: C CpGs, S samples, G genes, L bases, N (CpG, gene) entries, Q quantiles or components.
 """
 
 from collections.abc import Mapping
@@ -14,6 +14,8 @@ from torch import Tensor
 from methyl_lightning.data.store import GENE_COLUMNS, Distances, Store
 
 QUANTILES = (np.arange(10) + 0.5) / 10  # each stands for a tenth of the samples
+# of what stands for the training's expression: 5 MB of loadings at 20,000 genes
+N_COMPONENTS, COMPONENT_SAMPLES = 128, 1000
 CPG_COLUMNS = ("id", "chrom", "position", "island", "training_mean", "training_deviation")
 
 
@@ -37,6 +39,9 @@ class TrainingRecord(NamedTuple):
         Mean expression of each gene over the training samples, in the store's units and on the linear scale.
     quantile_QG
         Quantiles 0.05, 0.15, … 0.95 of each gene over the training samples, in the store's units.
+    loading_QG, score_SQ, residual_G
+        Expression of at most 1,000 training samples, without their names: ``mean_G + score_SQ @ loading_QG``, with
+        scores of variance 1 and loadings as float16, and around it the standard deviation of what is left of each gene.
     """
 
     cpgs: pd.DataFrame
@@ -47,6 +52,9 @@ class TrainingRecord(NamedTuple):
     mean_G: np.ndarray
     linear_mean_G: np.ndarray
     quantile_QG: np.ndarray
+    loading_QG: np.ndarray
+    score_SQ: np.ndarray
+    residual_G: np.ndarray
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the numbers by name."""
@@ -62,6 +70,9 @@ class TrainingRecord(NamedTuple):
             "mean": torch.from_numpy(self.mean_G),
             "linear_mean": torch.from_numpy(self.linear_mean_G),
             "quantile": torch.from_numpy(self.quantile_QG),
+            "loading": torch.from_numpy(self.loading_QG),
+            "score": torch.from_numpy(self.score_SQ),
+            "residual": torch.from_numpy(self.residual_G),
         }
 
     def tables(self) -> dict[str, dict[str, list[Any]]]:
@@ -82,9 +93,7 @@ class TrainingRecord(NamedTuple):
             arrays["sequence"],
             arrays["annotation"],
             Distances(arrays["indptr"], arrays["gene"], arrays["bp"]),
-            arrays["mean"],
-            arrays["linear_mean"],
-            arrays["quantile"],
+            *(arrays[name] for name in ("mean", "linear_mean", "quantile", "loading", "score", "residual")),
         )
 
 
@@ -110,4 +119,20 @@ def record_training(store: Store, cpg_C: np.ndarray, sample_S: np.ndarray) -> Tr
         expression_SG.mean(axis=0).astype(np.float32),
         linear_SG.mean(axis=0).astype(np.float32),
         np.quantile(expression_SG, QUANTILES, axis=0).astype(np.float32),
+        *_components(expression_SG),
     )
+
+
+def _components(expression_SG: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Take principal components apart from what they leave: loadings, scores, and the deviation of the rest."""
+    n_samples = len(expression_SG)
+    drawn_S = np.random.default_rng(n_samples).permutation(n_samples)[:COMPONENT_SAMPLES]
+    centred_SG = expression_SG[np.sort(drawn_S)] - expression_SG.mean(axis=0)
+    n_samples = len(centred_SG)
+    n_components = max(1, min(N_COMPONENTS, n_samples // 3))  # so many that a rest can be told from them
+    _, vector_SS = np.linalg.eigh(centred_SG @ centred_SG.T)
+    score_SQ = vector_SS[:, : -n_components - 1 : -1] * np.sqrt(n_samples)
+    loading_QG = score_SQ.T @ centred_SG / n_samples
+    centred_SG -= score_SQ @ loading_QG
+    residual_G = np.sqrt((centred_SG**2).sum(axis=0) / max(1, n_samples - n_components - 1))
+    return loading_QG.astype(np.float16), score_SQ.astype(np.float32), residual_G.astype(np.float32)
