@@ -330,6 +330,16 @@ def test_help_shows_groups_and_settings(tmp_path: Path, name: str, words: list[s
         (["trainer.devices=0"], ["devices=0"]),
         (["+trainer.nonsense=1"], ["nonsense"]),
         (["+trainer.sync_batchnorm=true"], ["sync_batchnorm=true", "leave it out"]),
+        (["trainer.precision=bf16-true"], ["trainer.precision=bf16-true: not supported", "bf16-mixed"]),
+        (["+trainer.overfit_batches=1"], ["trainer.overfit_batches=1: not supported", "data.most_variable"]),
+        (["+trainer.limit_val_batches=0"], ["trainer.limit_val_batches=0: not supported", "chosen by validation"]),
+        (["+trainer.limit_val_batches=0.0"], ["trainer.limit_val_batches=0.0: not supported"]),
+        (["trainer.val_check_interval=often"], ["trainer.val_check_interval=often: must be above 0"]),
+        (["hydra.run.dir=stores/simulated.h5/x"], ["simulated.h5/x: Not a directory", "hydra.run.dir=FOLDER"]),
+        (["hydra.run.dir=" + 300 * "x"], ["File name too long", "shorter name"]),
+        (["name=a=b"], ["name=a=b: Hydra reads", "quote the value: 'name=\"a=b\"'"]),
+        (["data.store=s,1.h5"], ["data.store=s,1.h5: Hydra reads", "'data.store=\"s,1.h5\"'", "--multirun"]),
+        (["data.store=Ä (1).h5"], ["data.store=Ä (1).h5: Hydra reads", "'data.store=\"Ä (1).h5\"'"]),
         (["ckpt_path=none.ckpt"], ["none.ckpt: no such checkpoint"]),
         (["ckpt_path=run/split.json"], ["run/split.json: no such checkpoint, or truncated"]),
         (["ckpt_path=run/best.ckpt"], ["run/best.ckpt: holds weights alone", "last.ckpt"]),
@@ -357,6 +367,28 @@ def test_wrong_training_settings_are_one_line(elsewhere: Path, overrides: list[s
     assert (elsewhere / "stores" / "simulated.h5").read_bytes() == store_before
     made = {name for name in files(elsewhere) - before if not name.startswith("new/.hydra/")}
     assert made <= {"new/train.log", "new/config.yaml", "new/split.json", "new/data.json"}
+
+
+def test_options_of_lightning_do_what_its_users_expect(elsewhere: Path) -> None:
+    overrides = [*SMALL, "+model@references.constant=constant"]
+    result = command("train", [*overrides, "hydra.run.dir=quick", "+trainer.fast_dev_run=true"], elsewhere)
+    assert result.status == 0, result.err
+    assert "LevyJurgenson: fast_dev_run has trained and validated on 1 block(s); nothing is kept" in result.out
+    assert not [name for name in files(elsewhere / "quick") if name.endswith((".ckpt", ".h5ad", "metrics.json"))]
+    epoch = ["trainer.max_steps=-1", "trainer.max_epochs=1", "hydra.run.dir=epoch"]
+    result = command("train", [*overrides, *epoch], elsewhere)
+    assert result.status == 0, result.err
+    steps = [line.split()[2] for line in result.err.splitlines() if line.startswith("LevyJurgenson: step ")]
+    assert steps == ["2/8,", "4/8,", "6/8,", "8/8,"] and "-" not in "".join(steps)
+
+
+@pytest.mark.parametrize("rate", ["1e6", "1e30"])
+def test_training_that_diverges_ends_with_the_step(elsewhere: Path, rate: str) -> None:
+    result = command("train", [*SMALL, "hydra.run.dir=new", f"model.learning_rate={rate}"], elsewhere)
+    shown = result.err.splitlines()[-1]
+    assert shown.startswith("error: LevyJurgenson: diverged at step ") and "learning_rate below" in shown
+    assert result.status == 2 and "Traceback" not in result.err
+    assert not (elsewhere / "new" / "best.ckpt").exists()
 
 
 def test_training_that_ends_before_a_validation_is_one_line(elsewhere: Path) -> None:

@@ -1,9 +1,13 @@
 """Checkpoints as prediction uses them: loaded without the store, completed after testing, exported and read back."""
 
+import hashlib
 import json
+import struct
+import zlib
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -14,7 +18,13 @@ from methyl_lightning import __version__
 from methyl_lightning.files import InputError, replacing, scratch_folder
 from methyl_lightning.model.module import CHECKPOINT_FORMAT, MethylationModule
 
+# what zipfile and torch raise where bytes are not what they should be
+BROKEN = (
+    *(RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError),
+    *(NotImplementedError, MemoryError, UnpicklingError, BadZipFile, struct.error, zlib.error),
+)
 WEIGHTS, CARD = "model.safetensors", "card.json"  # of an exported folder
+DIGEST = "sha256"  # in the card: of the weights' file and of all other words
 RECORD, STATE = "training_record", "state_dict"
 
 
@@ -39,9 +49,13 @@ def load_checkpoint(path: str | Path) -> MethylationModule:
     """
     path = Path(path)
     content = _read_folder(path) if path.is_dir() else _read_file(path)
-    module = MethylationModule(**content["hyper_parameters"])
-    module.on_load_checkpoint(content)
-    module.load_state_dict(content[STATE])
+    try:
+        module = MethylationModule(**content["hyper_parameters"])
+        module.on_load_checkpoint(content)
+        module.load_state_dict(content[STATE])
+    except BROKEN as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: not a whole checkpoint ({reason}); take another one of the run") from error
     return module.eval()
 
 
@@ -83,7 +97,7 @@ def export_folder(path: str | Path, folder: str | Path) -> None:
     with scratch_folder(folder, "checkpoint") as temporary:
         # a file holds each tensor once and in order
         save_file({name: value.clone().contiguous() for name, value in tensors.items()}, temporary / WEIGHTS)
-        (temporary / CARD).write_text(json.dumps(words, indent=1))
+        (temporary / CARD).write_text(json.dumps(words | {DIGEST: _digest(temporary / WEIGHTS, words)}, indent=1))
         temporary.rename(folder)
 
 
@@ -101,20 +115,35 @@ def _read_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; training writes best.ckpt into its run folder")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        own = content["methyl_lightning"]
-    except (RuntimeError, EOFError, OSError, UnpicklingError, KeyError, TypeError) as error:
+        damaged = _damaged_part(path)
+        content = {} if damaged else torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        own = content.get("methyl_lightning")
+    except BROKEN as error:
         raise InputError(f"{path}: truncated or not a checkpoint; take another one of the run") from error
+    if damaged:
+        raise InputError(f"{path}: damaged, the checksum of {damaged} differs; take another one of the run, or a copy")
+    if not isinstance(own, dict):
+        raise InputError(f"{path}: not a checkpoint of methyl_lightning; take best.ckpt or last.ckpt of a run")
     _check_format(path, own)
     return content
+
+
+def _damaged_part(path: Path) -> str | None:
+    """Name the first part of a checkpoint that is not what was written; torch itself looks at no checksum."""
+    with ZipFile(path) as file:
+        return file.testzip()
 
 
 def _read_folder(folder: Path) -> dict[str, Any]:
     try:
         words = json.loads((folder / CARD).read_text())
         _check_format(folder, words)
+        if words.pop(DIGEST) != _digest(folder / WEIGHTS, words):
+            raise InputError(f"{folder}: damaged, {WEIGHTS} and {CARD} are not what was exported; export it again")
         tensors = load_file(folder / WEIGHTS)
-    except (OSError, json.JSONDecodeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(
             f"{folder}: no exported checkpoint ({CARD} and {WEIGHTS}): {error}; export it again"
         ) from error
@@ -124,3 +153,10 @@ def _read_folder(folder: Path) -> dict[str, Any]:
             name.removeprefix(f"{part}."): value for name, value in tensors.items() if name.startswith(f"{part}.")
         }
     return content
+
+
+def _digest(weights: Path, words: dict[str, Any]) -> str:
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update(json.dumps(words, sort_keys=True).encode())
+    return digest.hexdigest()

@@ -13,6 +13,13 @@ from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.settings import check_arguments, check_whole_number
 
 LONGEST_KMER = 6  # there are 4^k k-mers, each a feature
+PRECISIONS = ("32-true", "32", 32, "bf16-mixed", "16-mixed")
+# options of Lightning that go against something here, and what to do instead
+UNSUPPORTED = {
+    "sync_batchnorm": "statistics are those of each process's own block; leave it out",
+    "overfit_batches": "which block comes when follows from the step; take a small data.most_variable instead",
+    "limit_val_batches": "the best checkpoint is chosen by validation; lower data.val_cpgs for a quick one",
+}
 NOT_OF_THE_DATA_MODULE = ("_target_", "name", "source", "download", "split_file")
 
 
@@ -37,17 +44,28 @@ def check_settings(cfg: DictConfig) -> None:
     given: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     check_arguments({k: v for k, v in given["data"].items() if k not in NOT_OF_THE_DATA_MODULE}, GridDataModule, "data")
     check_whole_number("data.num_workers", cfg.data.num_workers, 0)
-    for group, model in {
-        "model": given["model"],
-        **{f"references.{k}": v for k, v in given["references"].items()},
-    }.items():
-        _check_model(model, group)
+    _check_model(given["model"], "model")
+    for name, model in given["references"].items():
+        _check_model(model, f"references.{name}")
     if "dilution" in cfg:
         dilution_settings(cfg.dilution)
-    if not cfg.trainer.val_check_interval > 0:
-        raise InputError(f"trainer.val_check_interval={cfg.trainer.val_check_interval}: must be above 0")
-    if cfg.trainer.get("sync_batchnorm"):
-        raise InputError("trainer.sync_batchnorm=true: statistics are those of each process's own block; leave it out")
+    _check_trainer(cfg.trainer)
+
+
+def _check_trainer(trainer: DictConfig) -> None:
+    """Refuse what Lightning would take and this package doesn't do; its other settings Lightning checks itself."""
+    interval = trainer.val_check_interval
+    if not isinstance(interval, int | float) or not interval > 0:
+        raise InputError(f"trainer.val_check_interval={interval}: must be above 0")
+    if trainer.precision not in PRECISIONS:
+        raise InputError(
+            f"trainer.precision={trainer.precision}: not supported, weights and scores are float32; take 32-true, or "
+            "bf16-mixed for faster products"
+        )
+    for name, remedy in UNSUPPORTED.items():
+        value = trainer.get(name)
+        if value == 0 if name == "limit_val_batches" else value:
+            raise InputError(f"trainer.{name}={str(value).lower()}: not supported, {remedy}")
 
 
 def _check_model(model: Mapping[str, Any], group: str) -> None:

@@ -18,6 +18,7 @@ from methyl_lightning.model.card import calibrate_module, coverage_line, make_ca
 from methyl_lightning.model.checkpoint import StreamedCheckpoints, complete_checkpoint, load_checkpoint
 from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.train.averaging import RunAveraging
+from methyl_lightning.train.divergence import Divergence
 from methyl_lightning.train.progress import StepProgress
 from methyl_lightning.train.resume import RunCheckpoint, RunStopping
 
@@ -57,7 +58,7 @@ def fit_and_test(
     module.score_window = cfg.score_window
     trainer = instantiate(
         cfg.trainer,
-        callbacks=[checkpoints, latest, stopping, *averaging, StepProgress(label)],
+        callbacks=[checkpoints, latest, stopping, *averaging, Divergence(label), StepProgress(label)],
         logger=[CSVLogger(folder, "log", str(len(list(folder.glob("log/*"))))), *loggers],
         default_root_dir=str(folder),
         plugins=[StreamedCheckpoints()],
@@ -70,6 +71,9 @@ def fit_and_test(
     else:
         trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
     seconds = time.perf_counter() - start
+    if trainer.fast_dev_run:
+        print(f"{label}: fast_dev_run has trained and validated on {trainer.max_steps} block(s); nothing is kept")
+        return
     best = module if module.network.closed_form else _best(module, trainer, checkpoints.best_model_path)
     best.trainer = trainer
     best.to(trainer.strategy.root_device)  # after fit a module is on the CPU

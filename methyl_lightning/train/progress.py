@@ -1,5 +1,6 @@
 """What a person sees while training: steps, rate, time left, and the two validation metrics."""
 
+import math
 import time
 from typing import Any
 
@@ -20,6 +21,7 @@ class StepProgress(ProgressBar):
         self._enabled = True
         self._start = 0.0
         self._first_step = 0
+        self._total: int | None = None
 
     def disable(self) -> None:
         """Show nothing (Lightning calls this on all ranks but the first)."""
@@ -32,6 +34,8 @@ class StepProgress(ProgressBar):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock and the bar."""
         self._start, self._first_step = time.perf_counter(), trainer.global_step
+        steps = trainer.estimated_stepping_batches  # of max_steps or max_epochs, whichever ends first
+        self._total = int(steps) if steps < math.inf else None
         if self._enabled and self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -44,9 +48,7 @@ class StepProgress(ProgressBar):
                 TextColumn("{task.fields[metrics]}"),
                 console=self._console,
             )
-            self._bar.add_task(
-                self._description, total=trainer.max_steps, completed=trainer.global_step, rate="", metrics=""
-            )
+            self._bar.add_task(self._description, total=self._total, completed=trainer.global_step, rate="", metrics="")
             self._bar.start()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
@@ -64,8 +66,8 @@ class StepProgress(ProgressBar):
             self._bar.update(self._bar.task_ids[0], metrics=shown)
             return
         rate, text = self._rate(trainer)
-        left = f"{(trainer.max_steps - trainer.global_step) / rate:.0f} s left" if rate else "…"
-        steps = f"step {trainer.global_step}/{trainer.max_steps}"
+        left = f"{(self._total - trainer.global_step) / rate:.0f} s left" if rate and self._total else "…"
+        steps = f"step {trainer.global_step}/{self._total or '…'}"
         self._console.print(f"{self._description}: {steps}, {text}, {left}, {shown}", soft_wrap=True)
 
     def _rate(self, trainer: L.Trainer) -> tuple[float, str]:
