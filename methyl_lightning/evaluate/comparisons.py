@@ -82,7 +82,10 @@ def compare_runs(models: Sequence[Path], references: Sequence[Path]) -> pd.DataF
             over_seeds([run.ours for run in runs], cells_N),
             over_seeds([run.theirs for run in runs], cells_N),
         )
-        over = [difference(ours.value, theirs.value, ours[k], theirs[k]) for k in (1, 2)]
+        over = [
+            difference(ours.value, theirs.value, *resamples)
+            for resamples in ((ours.patients_R, theirs.patients_R), (ours.cpgs_R, theirs.cpgs_R))
+        ]
         rows.append((view, name, *over[0], *over[1][1:]))
     return pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in ("model", "reference")])
 

@@ -71,8 +71,8 @@ def _mean_view(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Take means and standard deviations; a metric is undefined where it is so in any run."""
     found = {key: runs[0][key] for key in ("n_cpgs", "n_samples", "n_pairs")}
     for name in (key.removesuffix("_ci95") for key in runs[0] if key.endswith("_ci95")):
-        values = [run.get(name) for run in runs]
-        defined = None not in values
+        values = [run[name] for run in runs if run.get(name) is not None]
+        defined = len(values) == len(runs)
         found[name] = float(np.mean(values)) if defined else None
         found[f"{name}_sd"] = float(np.std(values, ddof=1)) if defined else None
         found[f"{name}_ci95"] = found[f"{name}_ci95_cpgs"] = None

@@ -7,6 +7,8 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
+from methyl_lightning.model.module import MethylationModule
+
 
 class RunAveraging(WeightAveraging):
     """Keeps the running mean of weights and buffers, and has every checkpoint hold it.
@@ -30,6 +32,7 @@ class RunAveraging(WeightAveraging):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Copy the module, and tell it what its checkpoints hold."""
         super().setup(trainer, pl_module, stage)
+        assert isinstance(pl_module, MethylationModule)
         pl_module.saved_weights = self._mean
 
     def _mean(self) -> dict[str, Any]:
