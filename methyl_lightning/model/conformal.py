@@ -4,12 +4,13 @@ The residual (measured − predicted) is looked at within bins of the predicted 
 more than one near 0 or 1. Of each bin the lower and the upper residual quantile are kept, with the correction for its
 finite number of cells, so that a new cell exchangeable with them lies inside with at least the level's probability.
 Cells of one CpG, or of one patient, are not independent: the promise holds over many new CpGs and patients, not within
-one.
+one. Thin samples have calibrations of their own, from validation samples that were thinned to a ladder of depths.
 
-Legend: N cells, B bins.
+Legend: N cells, B bins, S samples, C CpGs.
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -64,6 +65,19 @@ def interval(calibration: Calibration, predicted: np.ndarray) -> tuple[np.ndarra
     bins = np.searchsorted(np.asarray(calibration.edges), clipped, side="right")
     low, high = (np.asarray(bound, dtype=np.float32)[bins] for bound in (calibration.low, calibration.high))
     return np.clip(clipped + low, 0, 1).astype(np.float32), np.clip(clipped + high, 0, 1).astype(np.float32)
+
+
+def interval_by_depth(
+    calibrations: Mapping[float, Calibration], depth_S: np.ndarray, predicted_SC: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bounds of predictions [S, C], each sample's by the calibration whose depth is nearest to its own."""
+    depths = np.array(list(calibrations))
+    nearest_S = np.searchsorted(np.sqrt(depths[:-1] * depths[1:]), depth_S)
+    lower_SC, upper_SC = (np.empty(predicted_SC.shape, dtype=np.float32) for _ in range(2))
+    for number, calibration in enumerate(calibrations.values()):
+        rows = np.flatnonzero(nearest_S == number)
+        lower_SC[rows], upper_SC[rows] = interval(calibration, predicted_SC[rows])
+    return lower_SC, upper_SC
 
 
 def coverage(calibration: Calibration, measured_N: np.ndarray, predicted_N: np.ndarray) -> float:

@@ -93,7 +93,7 @@ class ExpressionEstimator:
             row_N = np.flatnonzero((nearest_N == level) & (depth_N >= 1))
             for rows in (row_N[start : start + ROWS_AT_ONCE] for start in range(0, len(row_N), ROWS_AT_ONCE)):
                 estimate_NG[rows] += self._deviation(value_NK[rows], level, level_N[rows] - level)
-        return estimate_NG
+        return np.maximum(estimate_NG, 0, out=estimate_NG)
 
     def _deviation(self, value_NK: np.ndarray | sparse.csr_matrix, level: int, beyond_N: np.ndarray) -> np.ndarray:
         """Deviation from the training mean [N, G] of samples ``beyond_N`` (±0.5) levels from one that is fitted."""

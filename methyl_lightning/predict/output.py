@@ -18,7 +18,6 @@ import pyarrow.parquet
 
 from methyl_lightning.data.store import UNKNOWN_POSITION
 from methyl_lightning.files import InputError, replacing, scratch_folder
-from methyl_lightning.model.conformal import interval
 from methyl_lightning.predict.prediction import Prepared, prepared
 
 SUFFIXES = (".h5ad", ".parquet")
@@ -87,8 +86,8 @@ def _h5ad_sink(ready: Prepared, path: Path, stack: ExitStack, intervals: bool) -
     anndata.AnnData(obs=ready.obs, var=ready.var, obsm=ready.obsm, uns=ready.uns).write_h5ad(path)
     file = stack.enter_context(h5py.File(path, "r+"))
     shape = (len(ready.obs), len(ready.var))
-    calibration = ready.calibration if intervals else None
-    names = ["X"] if calibration is None else ["X", "layers/lower", "layers/upper"]
+    bounded = intervals and bool(ready.calibrations)
+    names = ["X", "layers/lower", "layers/upper"] if bounded else ["X"]
     for name in names:
         if name in file:
             del file[name]
@@ -97,8 +96,8 @@ def _h5ad_sink(ready: Prepared, path: Path, stack: ExitStack, intervals: bool) -
 
     def write(rows: slice, beta_SC: np.ndarray) -> None:
         file["X"][rows] = beta_SC
-        if calibration is not None:
-            file["layers/lower"][rows], file["layers/upper"][rows] = interval(calibration, beta_SC)
+        if bounded:
+            file["layers/lower"][rows], file["layers/upper"][rows] = ready.bounds(rows, beta_SC)
 
     return write
 

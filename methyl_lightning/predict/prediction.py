@@ -18,15 +18,16 @@ from methyl_lightning.data.datamodule import chunks
 from methyl_lightning.data.distances import within
 from methyl_lightning.data.store import UNKNOWN_POSITION
 from methyl_lightning.files import InputError
-from methyl_lightning.model.card import calibration_of, coverage_line
+from methyl_lightning.model.card import calibration_of, calibrations_by_depth, coverage_line, depth_line
 from methyl_lightning.model.checkpoint import load_checkpoint
-from methyl_lightning.model.conformal import Calibration, interval
+from methyl_lightning.model.conformal import Calibration, interval_by_depth
 from methyl_lightning.model.grid import cpg_table, encode_cpgs, keep, predict_blocks
 from methyl_lightning.model.module import MethylationModule
+from methyl_lightning.model.record import is_log2
 from methyl_lightning.predict.aggregation import average_matrix, label_groups
 from methyl_lightning.predict.cpgs import ALL, CpgSet, read_cpg_set
 from methyl_lightning.predict.genes import index_genes, match_genes, read_aliases
-from methyl_lightning.predict.scale import MATCHES, ExpressionRows, expressed_samples
+from methyl_lightning.predict.scale import MATCHES, ExpressionRows, matched_totals
 from methyl_lightning.readers.annotated import Expression
 from methyl_lightning.readers.expression import open_expression
 from methyl_lightning.readers.progress import shown
@@ -45,8 +46,8 @@ class Prepared(NamedTuple):
         Network, CpGs and expression.
     obs, obsm, uns, var
         What the output says of samples and CpGs.
-    calibration
-        For intervals; None where the checkpoint was never tested.
+    calibrations
+        For intervals, by molecules of a sample; none where the checkpoint was never tested.
     notes
         What a person should know of the way from input to prediction, one line each.
     """
@@ -58,8 +59,12 @@ class Prepared(NamedTuple):
     obsm: dict[str, Any]
     uns: dict[str, Any]
     var: pd.DataFrame
-    calibration: Calibration | None
+    calibrations: dict[float, Calibration]
     notes: list[str]
+
+    def bounds(self, rows: slice, beta_SC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the lower and upper bounds of predicted rows, float32 [n, C]."""
+        return interval_by_depth(self.calibrations, self.rows.depth_R[rows], beta_SC)
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Predict rows after rows: float32 [n, C] within 0…1, NaN for a row without any expression."""
@@ -91,15 +96,16 @@ def prepared(
     raw: bool = False,
     genes: str | Path | None = None,
     units: str | None = None,
-    match: str = "quantile",
+    match: str | None = None,
     min_coverage: float = 0.5,
+    skip_empty: bool = False,
     aggregate: str = "none",
     label: str | None = None,
     k: int = 15,
 ) -> Iterator[Prepared]:
     """Read and check all inputs and match them to the training; parameters are those of :func:`predict`."""
     refuse_units(units)
-    if match not in MATCHES:
+    if match not in (None, *MATCHES):
         raise InputError(f"match={match}: must be one of {', '.join(MATCHES)}")
     module = load_checkpoint(checkpoint)
     record = module.training_record()
@@ -121,24 +127,34 @@ def prepared(
             remedy = "give more genes, aliases (genes=TABLE), or lower min_coverage"
             raise InputError(f"{opened.source}: {said}; below min_coverage={min_coverage:g}: {remedy}")
         recognised = RecognisedUnits(units, "as told") if units else recognise(opened)
-        expressed_S = expressed_samples(opened, matched, recognised.units)
+        trained_units = module.provenance["units"]
+        match, reason = _choose_match(match, opened.source, recognised, trained_units)
+        total_S = matched_totals(opened, matched, recognised.units)
         average_RS = average_matrix(opened, recognised.units, aggregate, label, k)
-        rows = ExpressionRows(
-            opened, matched, recognised.units, record, module.provenance["units"], match, average_RS, expressed_S
-        )
-        calibration = calibration_of(module)
+        rows = ExpressionRows(opened, matched, recognised.units, record, trained_units, match, average_RS, total_S)
+        obs, obsm, uns = _described_samples(opened, aggregate, label)
+        if rows.empty_R.any() and not skip_empty:
+            n_empty, first = int(rows.empty_R.sum()), str(obs.index[int(np.argmax(rows.empty_R))])
+            raise InputError(
+                f"{opened.source}: {n_empty:,} of {len(rows):,} samples ({first!r}, …) have no molecule of a gene "
+                "that the checkpoint knows; remove them, or set skip_empty=true, which predicts NaN for them"
+            )
+        calibrations = calibrations_by_depth(module) if match == "depth" else {}
+        if not calibrations and (calibration := calibration_of(module)) is not None:
+            calibrations = {np.inf: calibration}
         notes = [
             *opened.notes,
             said,
             f"units: {recognised.units} ({recognised.reason}), brought to the training's "
-            f"{module.provenance['units']} by match={match}",
+            f"{trained_units} by match={match}{reason}",
             *cpg_set.notes,
             *_cpg_notes(module, cpg_set),
         ]
         if rows.empty_R.any():
             notes.append(f"samples: {int(rows.empty_R.sum()):,} have no expression of a matched gene: predicted as NaN")
         none = "no intervals: the checkpoint has not been tested"
-        notes.append(none if calibration is None else coverage_line(module.card))
+        by_depth = match == "depth" and bool(calibrations)
+        notes.append(none if not calibrations else depth_line(module.card) if by_depth else coverage_line(module.card))
         facts = {
             "versions": {name: version(name) for name in ("methyl_lightning", "torch", "anndata", "numpy")},
             "checkpoint": str(checkpoint),
@@ -150,12 +166,23 @@ def prepared(
             "match": match,
             "aggregate": aggregate,
             "gene_coverage": matched.coverage,
-            "interval_level": 0.0 if calibration is None else calibration.level,
+            "interval_level": max((calibration.level for calibration in calibrations.values()), default=0.0),
             "notes": notes,
         }
-        obs, obsm, uns = _described_samples(opened, aggregate, label)
         var = cpg_table(cpg_set.table, record.genes, cpg_set.distances)
-        yield Prepared(module, cpg_set, rows, obs, obsm, {"methyl_lightning": facts, **uns}, var, calibration, notes)
+        yield Prepared(module, cpg_set, rows, obs, obsm, {"methyl_lightning": facts, **uns}, var, calibrations, notes)
+
+
+def _choose_match(match: str | None, source: str, units: RecognisedUnits, trained_units: str) -> tuple[str, str]:
+    """Choose how samples come to the training's scale, and say why where nobody asked for it."""
+    unknown = f"values in {units.units} ({units.reason}) do not tell how many molecules a sample has"
+    if match == "depth" and units.units != "counts":
+        raise InputError(f"{source}: match=depth: {unknown}; give counts (layer=, raw=true), or match=quantile")
+    if match is not None:
+        return match, ""
+    if units.units != "counts":
+        return "quantile", f": {unknown}, so their depth is not looked at"
+    return ("depth", "") if is_log2(trained_units) else ("quantile", ": the training's units are not log2(x+1)")
 
 
 def _cpg_notes(module: MethylationModule, cpgs: CpgSet) -> list[str]:
@@ -220,10 +247,13 @@ def predict(
     units
         ``counts``, ``cpm`` (linear), ``log1p`` or ``log2`` (of x + 1); None recognises them.
     match
-        How a sample is brought to the training's scale: ``quantile`` (by rank), ``library`` (by its total over matched
-        genes), or ``none`` for values that are on it already.
+        How a sample is brought to the training's scale: ``depth`` (counts: estimated from training samples that are as
+        thin, :mod:`methyl_lightning.model.depth`), ``quantile`` (by rank), ``library`` (by its total over matched
+        genes), or ``none`` for values that are on it already. None: depth for counts, quantile for all others.
     min_coverage
         Least share of the checkpoint's genes that must be matched.
+    skip_empty
+        Predict NaN for samples without expression of any matched gene, which are refused otherwise.
     aggregate
         ``none``; ``label``: one row for each value of the obs column ``label``; ``spatial``, ``expression``: each
         sample averaged with its ``k`` nearest neighbours, in ``obsm["spatial"]`` or by 30 expression components.
@@ -252,6 +282,6 @@ def predict(
         )
         for rows, beta_SC in ready.blocks():
             data.X[rows] = beta_SC
-        if intervals and ready.calibration is not None:
-            data.layers["lower"], data.layers["upper"] = interval(ready.calibration, data.X)
+        if intervals and ready.calibrations:
+            data.layers["lower"], data.layers["upper"] = ready.bounds(slice(None), data.X)
     return data

@@ -11,12 +11,13 @@ from scipy import sparse
 from scipy.stats import rankdata
 
 from methyl_lightning.files import InputError
+from methyl_lightning.model.depth import ExpressionEstimator
 from methyl_lightning.model.record import TrainingRecord, is_log2
 from methyl_lightning.predict.genes import GeneMatch
 from methyl_lightning.readers.annotated import Expression
 from methyl_lightning.readers.units import CONVERTED, checked_rows, lowest_value, row_slices, to_linear
 
-MATCHES = ("quantile", "library", "none")
+MATCHES = ("depth", "quantile", "library", "none")
 
 
 class TrainingScale(NamedTuple):
@@ -108,16 +109,19 @@ class ExpressionRows:
     record, training_units
         Of the checkpoint.
     match
-        See :func:`methyl_lightning.predict.scale.to_training_scale`.
+        ``depth`` (for counts): see :mod:`methyl_lightning.model.depth`; others: see
+        :func:`methyl_lightning.predict.scale.to_training_scale`.
     average_RS
         See :func:`methyl_lightning.predict.aggregation.average_matrix`; None leaves rows as they are.
-    expressed_S
-        bool [S]; the sample has expression of some matched gene (:func:`expressed_samples`).
+    total_S
+        Of :func:`matched_totals`.
 
     Attributes
     ----------
     empty_R
         bool [R]; the row has no expression of any matched gene, so nothing can be predicted for it.
+    depth_R
+        Molecules of the row's matched genes; infinite where they are not looked at.
     """
 
     def __init__(
@@ -129,12 +133,19 @@ class ExpressionRows:
         training_units: str,
         match: str,
         average_RS: sparse.csr_matrix | None,
-        expressed_S: np.ndarray,
+        total_S: np.ndarray,
     ):
         self.expression, self.genes, self.units, self.match = expression, genes, units, match
         self.average_RS = average_RS
-        self.empty_R = ~expressed_S if average_RS is None else average_RS @ expressed_S == 0
+        total_R = total_S if average_RS is None else average_RS @ total_S
+        self.empty_R = total_R <= 1e-6 * (lowest_value(units) < 0)
         self.mean_G = record.mean_G
+        self.depth_R = np.full(len(total_R), np.inf)
+        if match == "depth":
+            self._estimator = ExpressionEstimator(record, training_units, genes.gene_K)
+            # shallow samples that are taken together are as deep as their sum
+            self._n_R = np.ones(len(total_R)) if average_RS is None else np.diff(average_RS.indptr)
+            self.depth_R = total_R * self._n_R
         # the training's counts became those per million of all genes, the matched and the others
         self._per_million = match == "none" and units == "counts" and training_units == CONVERTED["counts"]
         every_I = sparse.csr_matrix(np.ones((genes.sum_IK.shape[0], int(self._per_million))))
@@ -170,6 +181,8 @@ class ExpressionRows:
             average_RS = self.average_RS[rows]
             wanted_S = np.unique(average_RS.indices)
             linear_RK = average_RS[:, wanted_S] @ self._linear(wanted_S)
+        if self.match == "depth":
+            return self._estimator.estimate(sparse.csr_matrix(linear_RK).multiply(self._n_R[rows, None]).tocsr())
         if self._per_million:
             linear_RK = linear_RK.toarray() if isinstance(linear_RK, sparse.csr_matrix) else linear_RK
             linear_RK = linear_RK[:, :-1] * (1e6 / np.maximum(linear_RK[:, -1:], 1))
@@ -182,9 +195,10 @@ class ExpressionRows:
         return expression_RG
 
 
-def expressed_samples(expression: Expression, genes: GeneMatch, units: str) -> np.ndarray:
-    """Check all values, and tell which samples have expression of some matched gene (bool [S])."""
+def matched_totals(expression: Expression, genes: GeneMatch, units: str) -> np.ndarray:
+    """Check all values, and sum the matched genes' of each sample as far as they are above what stands for nothing."""
     matched_I = np.asarray(genes.sum_IK.sum(axis=1)).ravel()
     lowest = lowest_value(units)
     checked = (block - lowest if lowest else block for _, block in checked_rows(expression, units))
-    return np.concatenate([block @ matched_I > 1e-6 * (lowest < 0) for block in checked])
+    total_S = np.concatenate([block @ matched_I for block in checked])
+    return np.where(total_S > 1e-6 * (lowest < 0), total_S, 0)

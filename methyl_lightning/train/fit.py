@@ -14,7 +14,7 @@ from methyl_lightning.data.datamodule import GridDataModule
 from methyl_lightning.data.store import Store
 from methyl_lightning.evaluate.evaluation import evaluate_model, save_training_curves
 from methyl_lightning.files import InputError, replacing
-from methyl_lightning.model.card import calibrate_module, coverage_line, make_card
+from methyl_lightning.model.card import calibrate_depths, calibrate_module, coverage_line, make_card
 from methyl_lightning.model.checkpoint import StreamedCheckpoints, complete_checkpoint, load_checkpoint
 from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.train.averaging import RunAveraging
@@ -80,7 +80,8 @@ def fit_and_test(
     tested = evaluate_model(best, datamodule.store, datamodule.split, folder, datamodule.split_seed, "best.ckpt")
     calibration = calibrate_module(best, datamodule.store, datamodule.split)
     if tested is not None:
-        best.card = make_card(calibration, *tested)
+        depths = calibrate_depths(best, datamodule.store, datamodule.split)
+        best.card = make_card(calibration, depths, *tested)
     if module.network.closed_form:
         trainer.save_checkpoint(folder / "best.ckpt")
     elif trainer.is_global_zero:

@@ -103,7 +103,7 @@ def test_the_shallower_the_nearer_to_the_training_mean_and_at_full_depth_nothing
         spreads.append(float(estimate_SG.std(axis=0).mean()))
     assert errors == sorted(errors, reverse=True) and max(errors) < 1.02
     assert spreads[:3] == sorted(spreads[:3])
-    assert spreads[0] < 0.35 * spreads[-1] and errors[-1] < 0.01 and errors[-3] < 0.12
+    assert spreads[0] < 0.35 * spreads[-1] and errors[-1] < 0.01 and errors[-3] < 0.15
     np.testing.assert_array_equal(estimator.estimate(np.zeros((2, N_GENES))), np.tile(record.mean_G, (2, 1)))
 
 

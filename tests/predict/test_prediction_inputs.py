@@ -110,7 +110,7 @@ def test_every_format_gives_the_same(checkpoint: Path, cells: anndata.AnnData, t
 def test_units_do_not_matter_once_recognised(checkpoint: Path, cells: anndata.AnnData) -> None:
     counts = cells.X.toarray().astype(np.float64)
     share = counts / counts.sum(axis=1, keepdims=True)
-    expected = predict(checkpoint, cells)
+    expected = predict(checkpoint, cells, match="quantile")
     noted = {"log1p": {"base": None}}
     by_library = predict(checkpoint, cells, match="library")
     for units, values, uns in (
@@ -221,9 +221,10 @@ def test_shallow_samples_are_taken_together(checkpoint: Path, cells: anndata.Ann
         assert set(average[7].indices) == set(nearest)
         doubled = expression._replace(obsm={"spatial": np.zeros_like(place)})
         assert (average_matrix(doubled, "counts", "spatial", None, 2).diagonal() > 0).all()
-    together = predict(checkpoint, cells, aggregate="spatial", k=3)
-    by_hand = anndata.AnnData(average @ cells.X, cells.obs, cells.var)
-    np.testing.assert_allclose(together.X, predict(checkpoint, by_hand, units="counts").X, atol=1e-5)
+    for match, share in (("quantile", 1), ("depth", 4)):  # by depth, together they have all their molecules
+        together = predict(checkpoint, cells, match=match, aggregate="spatial", k=3)
+        by_hand = anndata.AnnData(share * average @ cells.X, cells.obs, cells.var)
+        np.testing.assert_allclose(together.X, predict(checkpoint, by_hand, match=match, units="counts").X, atol=1e-5)
     labels = predict(checkpoint, cells, aggregate="label", label="kind")
     assert labels.obs_names.tolist() == ["x", "y"] and labels.obs["n_samples"].tolist() == [22, 21]
     sums = np.stack([cells.X[start::2].toarray().sum(axis=0) for start in (0, 1)])

@@ -49,6 +49,8 @@ def test_section_is_predicted_at_positions_of_a_genome(run: Path, tmp_path: Path
     section = DATA / "her2st" / "A1.h5ad"
     overrides = [f"checkpoint={run / 'best.ckpt'}", f"expression={section}", "cpgs=cpgs.bed", "output=methylation.h5ad"]
     overrides += [f"genome={DATA / 'annotation' / 'hg19_chr22_1-22000000.fa.gz'}", "groupby=pathologist_label"]
+    assert_refused(command("predict", overrides, tmp_path), "1 of 346 samples ('11x17'", "skip_empty=true")
+    overrides.append("skip_empty=true")
     result = command("predict", overrides, tmp_path)
     assert result.status == 0, result.err
     assert "units: counts (all values are whole numbers)" in result.out
