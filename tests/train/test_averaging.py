@@ -66,27 +66,22 @@ def test_checkpoints_hold_the_mean_of_the_weights(runs: Path) -> None:
 
 def test_the_mean_is_that_of_a_plain_loop() -> None:
     torch.manual_seed(0)
-    module, seen = torch.nn.BatchNorm1d(3), []
-    averaging = RunAveraging(0.7)
-    averaging.setup(L.Trainer(logger=False, enable_checkpointing=False), _Module(module), "fit")
+    module, averaging = MethylationModule("SequenceOnly", 3, 20), RunAveraging(0.7)
+    averaging.setup(L.Trainer(logger=False, enable_checkpointing=False), module, "fit")
+    assert averaging._average_model is not None
     expected: dict[str, torch.Tensor] = {}
     for step in range(6):
-        for value in module.state_dict().values():
-            value.copy_(torch.randn(value.shape) * 10)
-        seen.append({name: value.clone() for name, value in module.state_dict().items()})
-        averaging._average_model.update_parameters(_Module(module))  # type: ignore[union-attr]
         decay = min(0.7, (1 + step) / (10 + step))
-        for name, value in seen[-1].items():
-            mixed = decay * expected[name] + (1 - decay) * value if step and value.is_floating_point() else value
-            expected[name] = mixed
-    for name, value in averaging._mean().items():
-        torch.testing.assert_close(value, expected[name.removeprefix("inner.")])
-
-
-class _Module(L.LightningModule):
-    def __init__(self, inner: torch.nn.Module):
-        super().__init__()
-        self.inner = inner
+        for name, value in module.state_dict().items():
+            value.copy_(torch.randn(value.shape) * 10)
+            mean = step > 0 and value.is_floating_point()
+            expected[name] = decay * expected[name] + (1 - decay) * value if mean else value.clone()
+        averaging._average_model.update_parameters(module)
+    assert module.saved_weights is not None
+    found = module.saved_weights()
+    assert found.keys() == expected.keys() and any(not value.is_floating_point() for value in found.values())
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name])
 
 
 def test_the_rate_warms_up_and_falls() -> None:
