@@ -14,6 +14,7 @@ from methyl_lightning.metrics.names import AXES
 
 SHOWN = ("mae", "spearman")
 DARK, LIGHT = "0.15", "0.75"
+STYLES = {"depth": ("0.0", "o"), "scaler": ("0.35", "^"), "refit": ("0.6", "v")}  # colour and marker of a match
 
 
 def level_name(retention: float) -> str:
@@ -63,11 +64,13 @@ def repeat_distributions(repeats: pd.DataFrame, retention: str) -> Figure:
     Parameters
     ----------
     repeats
-        Columns ``test``, ``retention``, ``mae``, ``spearman``.
+        Columns ``test``, ``match``, ``retention``, ``mae``, ``spearman``; of several matches the first is drawn.
     retention
         What the levels count.
     """
     diluted = repeats[repeats["test"] == DILUTED]
+    match = diluted["match"].iloc[0]
+    diluted = diluted[diluted["match"] == match]
     names = [level_name(level) for level in _levels(diluted)]
     shown = diluted.assign(level=diluted["retention"].map(level_name))
     figure = Figure(figsize=(9.0, 5.6), layout="constrained")
@@ -81,7 +84,9 @@ def repeat_distributions(repeats: pd.DataFrame, retention: str) -> Figure:
         )
         for row, kind in enumerate(("box", "violin")):
             grid[row, column].set(xlabel=f"retention ({retention})" if row else "", ylabel=AXES[score])
-            grid[row, column].set_title(f"{kind}, {len(shown) // len(names)} repeats a level", fontsize="small")
+            grid[row, column].set_title(
+                f"{kind}, {len(shown) // len(names)} repeats a level, match={match}", fontsize="small"
+            )
             sns.despine(ax=grid[row, column])
     return figure
 
@@ -143,17 +148,19 @@ def scores_against_retention(
     diluted = summary[summary["test"] == DILUTED]
     panels = figure.subplots(1, 2)
     for number, (axes, score) in enumerate(zip(panels, SHOWN, strict=True)):
-        error = [diluted[score] - diluted[f"{score}_low"], diluted[f"{score}_high"] - diluted[score]]
-        axes.errorbar(
-            diluted["retention"],
-            diluted[score],
-            np.nan_to_num(error),
-            color=DARK,
-            marker="o",
-            markersize=4,
-            capsize=3,
-            label="diluted: mean and 95 % interval over repeats",
-        )
+        for match, own in diluted.groupby("match", sort=False):
+            colour, marker = STYLES[str(match)]
+            error = [own[score] - own[f"{score}_low"], own[f"{score}_high"] - own[score]]
+            axes.errorbar(
+                own["retention"],
+                own[score],
+                np.nan_to_num(error),
+                color=colour,
+                marker=marker,
+                markersize=4,
+                capsize=3,
+                label=f"diluted, match={match}: mean and 95 % interval over repeats",
+            )
         for test, style, label in (
             (MEAN_EXPRESSION, "--", "sequence and distances only (training-mean expression)"),
             (UNDILUTED, ":", "undiluted"),

@@ -20,11 +20,14 @@ from methyl_lightning.data.splits import HEADLINE, Split
 from methyl_lightning.data.store import Store
 from methyl_lightning.files import InputError
 from methyl_lightning.metrics import scores as metrics
+from methyl_lightning.model.depth import MASK, MOLECULES, ExpressionEstimator, estimate_diluted
 from methyl_lightning.model.grid import encode_cpgs, keep, predict_blocks
 from methyl_lightning.model.module import MethylationModule
 
 SCORES = ("mae", "spearman", "spearman_batch50", "spearman_upstream", "mas_pcc", "mac_pcc")
 UPSTREAM_BATCHES = 20  # of 50 cells: upstream's test had about 1,000 pairs a repeat
+MATCHES = ("scaler", "refit", "depth")
+AS_IS = "none"  # of what was not diluted
 DILUTED, UNDILUTED, MEAN_EXPRESSION = "diluted", "undiluted", "mean expression"
 COLUMNS_AT_ONCE = 2 * BLOCK[1]  # diluted samples that are kept encoded at once
 BINS = 40
@@ -36,14 +39,15 @@ class DilutionResult(NamedTuple):
     Attributes
     ----------
     repeats
-        One row a (level, repeat), and one each for the undiluted test samples and for the training mean: ``test``
-        (diluted, undiluted, mean expression), ``method``, ``scaler`` (training, refitted), ``retention`` (NaN where
-        nothing was drawn), ``repeat``, ``seed``, ``genes`` (distinct genes above 0, mean over samples) and the scores.
+        One row a (match, level, repeat), and one each for the undiluted test samples and for the training mean:
+        ``test`` (diluted, undiluted, mean expression), ``method``, ``match`` (scaler, refit, depth; none where nothing
+        was drawn), ``retention`` (NaN there), ``repeat``, ``seed``, ``genes`` (distinct genes above 0, mean over
+        samples) and the scores.
     expression
         ``retention``, ``sample``, ``gene``, ``value`` (units of the store) of a subset, as the first repeat drew it.
     histograms
         ``quantity`` (expression, predicted, measured), ``retention``, ``low``, ``high``, ``share`` of all values, of
-        the first repeat.
+        the first repeat, predicted by the first match.
     facts
         ``n_cpgs``, ``n_samples``, ``n_genes``, ``units``, ``n_draws``.
     """
@@ -62,7 +66,7 @@ def dilution_test(
     *,
     repeats: int = 10,
     method: str = "mask",
-    refit_scaler: bool = False,
+    match: str | Sequence[str] = "scaler",
     seed: int = 0,
     samples: int | Sequence[str] = 16,
     genes: int | Sequence[str] = 60,
@@ -83,9 +87,10 @@ def dilution_test(
         Dilutions of each level.
     method
         Of :func:`methyl_lightning.data.expression.dilute`.
-    refit_scaler
-        Scale diluted samples by their own minimum and maximum, as upstream did; by default by those of the undiluted
-        training samples, which the checkpoint carries.
+    match
+        How diluted samples come to the training's scale, in one way or in several, side by side: ``scaler``, as they
+        are, by the range of the undiluted training samples; ``refit``, by their own range, as upstream did; ``depth``,
+        estimated from training samples that are as thin (:mod:`methyl_lightning.model.depth`).
     seed
         Of the draws.
     samples, genes
@@ -102,7 +107,7 @@ def dilution_test(
     InputError
         If a setting is out of its range, a name is not known, or a sample cannot be diluted.
     """
-    levels = check_levels(retention, repeats, method)
+    levels, matches = check_levels(retention, repeats, method, match)
     cpg_C, sample_S = split.view(HEADLINE)
     sample_ids = store.samples["id"].to_numpy(str)[sample_S]
     shown_S = _chosen(samples, sample_ids, "sample")
@@ -115,18 +120,19 @@ def dilution_test(
 
     mean_1G = read_expression(store, split.sample["train"]).mean(dim=0, keepdim=True).numpy()
     expressions = _Expressions(expression_SG, mean_1G, sample_ids, method, seed)
-    tests = [(DILUTED, level, repeat) for level in levels for repeat in range(repeats)]
-    tests += [(UNDILUTED, math.nan, 0), (MEAN_EXPRESSION, math.nan, 0)]
-    predicted_RCS, genes_R = _predict(module, store, cpg_C, expressions, tests, refit_scaler)
+    scale = _Scale(module, method, _estimator(module, method) if "depth" in matches else None)
+    tests = [_Test(DILUTED, own, level, repeat) for own in matches for level in levels for repeat in range(repeats)]
+    tests += [_Test(UNDILUTED, AS_IS, math.nan, 0), _Test(MEAN_EXPRESSION, AS_IS, math.nan, 0)]
+    predicted_RCS, genes_R = _predict(module, store, cpg_C, expressions, tests, scale)
     rows = [
-        {"test": test, "method": method, "scaler": "refitted" if refit_scaler else "training", "seed": seed}
+        {"test": test, "method": method, "match": own, "seed": seed}
         | {"retention": level, "repeat": repeat, "genes": math.nan if test == MEAN_EXPRESSION else n_genes}
         | dict(_scores(measured_CS, beta_hat_CS, repeat))
-        for (test, level, repeat), n_genes, beta_hat_CS in zip(tests, genes_R, predicted_RCS, strict=True)
+        for (test, own, level, repeat), n_genes, beta_hat_CS in zip(tests, genes_R, predicted_RCS, strict=True)
     ]
     shown, histograms = [], [_histogram("measured", math.nan, measured_CS)]
-    for (test, level, repeat), beta_hat_CS in zip(tests, predicted_RCS, strict=True):
-        if repeat or test == MEAN_EXPRESSION:
+    for (test, own, level, repeat), beta_hat_CS in zip(tests, predicted_RCS, strict=True):
+        if repeat or test == MEAN_EXPRESSION or own not in (matches[0], AS_IS):
             continue
         values_SG = expressions(test, level, repeat)
         grid_SG = pd.DataFrame(values_SG[np.ix_(shown_S, shown_G)], sample_ids[shown_S], gene_names[shown_G])
@@ -145,14 +151,52 @@ def dilution_test(
     )
 
 
-def check_levels(retention: float | Sequence[float], repeats: int, method: str) -> list[float]:
-    """List the levels, each once, and raise the errors of :func:`dilution_test` that depend on these settings alone."""
+def check_levels(
+    retention: float | Sequence[float], repeats: int, method: str, match: str | Sequence[str]
+) -> tuple[list[float], list[str]]:
+    """List levels and matches, each once, and raise the errors that depend on the settings alone."""
     levels = list(dict.fromkeys(retention if isinstance(retention, Sequence) else [retention]))
     for level in levels:
         check_dilution(method, level)
     if repeats < 1 or not levels:
         raise InputError(f"dilution.repeats={repeats}, dilution.retention={levels}: at least one of each")
-    return levels
+    matches = list(dict.fromkeys([match] if isinstance(match, str) else match))
+    if not matches or not set(matches) <= set(MATCHES):
+        raise InputError(f"dilution.match={match}: must be one or several of {', '.join(MATCHES)}")
+    return levels, matches
+
+
+class _Test(NamedTuple):
+    """What is tested: which expression, how it is matched, at which level, for the how-manieth time."""
+
+    test: str
+    match: str
+    level: float
+    repeat: int
+
+
+class _Scale(NamedTuple):
+    """How the expression of a test becomes what the network reads."""
+
+    module: MethylationModule
+    method: str
+    estimator: ExpressionEstimator | None
+
+    def __call__(self, values_SG: np.ndarray, match: str, level: float) -> torch.Tensor:
+        if match == "depth":
+            assert self.estimator is not None
+            values_SG = estimate_diluted(self.estimator, values_SG, self.method, level)
+        expression_SG, scaler = torch.from_numpy(values_SG).to(self.module.device), self.module.scaler
+        if match == "refit":
+            scaler = type(scaler)(expression_SG.shape[1]).to(self.module.device)
+            scaler.fit(expression_SG)
+        return scaler(expression_SG)
+
+
+def _estimator(module: MethylationModule, method: str) -> ExpressionEstimator:
+    record = module.training_record()
+    assert record is not None
+    return ExpressionEstimator(record, module.provenance["units"], draws=MASK if method == "mask" else MOLECULES)
 
 
 class _Expressions(NamedTuple):
@@ -176,15 +220,15 @@ def _predict(
     store: Store,
     cpg_C: np.ndarray,
     expressions: _Expressions,
-    tests: list[tuple[str, float, int]],
-    refit_scaler: bool,
+    tests: list[_Test],
+    scale: _Scale,
 ) -> tuple[np.ndarray, list[float]]:
     """Predict [R, C, S] for the tests, and count their distinct genes [R]; a few repeats of a level go side by side."""
     n_samples = len(expressions.expression_SG)
     # a level's repeats keep their company whatever other levels are tested, and so the last digit of their results
     groups = [
         part.tolist()
-        for _, same in groupby(range(len(tests)), key=lambda at: tests[at][:2])
+        for _, same in groupby(range(len(tests)), key=lambda at: tests[at][:3])
         for part in chunks(np.array(list(same)), max(1, COLUMNS_AT_ONCE // n_samples))
     ]
     genes_R: list[float] = []
@@ -192,23 +236,14 @@ def _predict(
         predicted_RCS = np.memmap(file, np.float32, "w+", shape=(len(tests), len(cpg_C), n_samples))
     with keep(encode_cpgs(module, store, chunks(cpg_C, BLOCK[0]))) as cpgs:
         for group in groups:
-            values_RSG = [expressions(*tests[at]) for at in group]
+            _, match, level, _ = tests[group[0]]
+            values_RSG = [expressions(tests[at].test, level, tests[at].repeat) for at in group]
             genes_R += map(_distinct, values_RSG)
-            refit = refit_scaler and tests[group[0]][0] == DILUTED
-            scaled_SG = torch.cat([_scaled(module, values_SG, refit) for values_SG in values_RSG])
+            scaled_SG = torch.cat([scale(values_SG, match, level) for values_SG in values_RSG])
             columns = [scaled_SG[part] for part in chunks(np.arange(len(scaled_SG)), BLOCK[1])]
             for rows, beta_CS in predict_blocks(module, cpgs, columns):
                 predicted_RCS[group, rows] = beta_CS.reshape(len(beta_CS), len(group), -1).swapaxes(0, 1)
     return predicted_RCS, genes_R
-
-
-def _scaled(module: MethylationModule, values_SG: np.ndarray, refit: bool) -> torch.Tensor:
-    """Scale expression as the module does, or by its own range."""
-    expression_SG, scaler = torch.from_numpy(values_SG).to(module.device), module.scaler
-    if refit:
-        scaler = type(scaler)(expression_SG.shape[1]).to(module.device)
-        scaler.fit(expression_SG)
-    return scaler(expression_SG)
 
 
 def _distinct(values_SG: np.ndarray) -> float:
@@ -257,14 +292,17 @@ def summarise(repeats: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row a level, in ascending order, then the undiluted samples and the training mean: ``test``, ``retention``,
+        One row a match and level, in ascending order, then the undiluted samples and the training mean: ``test``,
+        ``match``, ``retention``,
         ``repeats``, and for ``genes`` and each score ``<name>``, ``<name>_sd``, ``<name>_low``, ``<name>_high`` (NaN
         with a single repeat or where the score is not defined).
     """
     rows = []
     for test in (DILUTED, UNDILUTED, MEAN_EXPRESSION):
-        for retention, group in repeats[repeats["test"] == test].groupby("retention", dropna=False):
-            row = {"test": test, "retention": retention, "repeats": len(group)}
+        own = repeats[repeats["test"] == test]
+        groups = own.groupby(["match", "retention"], dropna=False)
+        for (match, retention), group in sorted(groups, key=lambda item: (*MATCHES, AS_IS).index(item[0][0])):
+            row = {"test": test, "match": match, "retention": retention, "repeats": len(group)}
             for name in ("genes", *SCORES):
                 values = group[name].dropna()
                 mean, sd, n = values.mean(), values.std(), len(values)

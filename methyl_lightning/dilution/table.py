@@ -31,8 +31,13 @@ PUBLISHED = {
 }
 COLUMNS = ("genes", *SCORES)
 NAMES = HEADINGS | {"genes": "genes kept", "spearman_upstream": "Spearman, by 50 of 1,000"}
+WAYS = {
+    "scaler": "scaler, as they are, by the range of the undiluted training samples",
+    "refit": "refit, by their own range, refitted on the diluted test samples themselves, as upstream did",
+    "depth": "depth, full expression estimated from training samples that are as thin",
+}
 TESTS = (DILUTED, UNDILUTED, MEAN_EXPRESSION)
-SETTINGS = ("method", "scaler", "seed")
+SETTINGS = ("method", "seed")
 
 
 def write_results(result: DilutionResult, folder: Path) -> None:
@@ -52,7 +57,7 @@ def write_results(result: DilutionResult, folder: Path) -> None:
                 figure.savefig(path, dpi=150, format=kind)
     show_table(
         folder / "dilution.md",
-        ("retention", *(NAMES[key] for key in COLUMNS), "published"),
+        ("match", "retention", *(NAMES[key] for key in COLUMNS), "published"),
         _table(summary, _published(result.repeats)),
         "Dilution of the test samples: mean ± sd ({intervals}) over repeats; published: MAE / Spearman",
         intervals="95 % interval",
@@ -78,14 +83,15 @@ def read_sweep(folder: Path) -> DilutionResult:
         if repeats[name].nunique() > 1:
             values = ", ".join(map(str, repeats[name].unique()))
             raise InputError(f"{folder}: the jobs differ in {name} ({values}); gather one sweep over levels at a time")
-    once = repeats.drop_duplicates(["test", "retention", "repeat"])
-    if len(repeats.drop_duplicates(["test", "retention", "repeat", "mae"])) > len(once):
+    key = ["test", "match", "retention", "repeat"]
+    once = repeats.drop_duplicates(key)
+    if len(repeats.drop_duplicates([*key, "mae"])) > len(once):
         raise InputError(
             f"{folder}: the jobs tested different models or cohorts; gather one sweep over levels at a time"
         )
     facts = [json.loads((job / FACTS).read_text()) for job in jobs]
     return DilutionResult(
-        once.sort_values(["test", "retention", "repeat"], ignore_index=True),
+        once.sort_values(["test", "match", "retention", "repeat"], ignore_index=True),
         frames[EXPRESSION].drop_duplicates(["retention", "sample", "gene"], ignore_index=True),
         frames[HISTOGRAMS].drop_duplicates(["quantity", "retention", "low"], ignore_index=True),
         facts[0] | {"n_draws": sum(fact["n_draws"] for fact in facts), "n_jobs": len(facts)},
@@ -113,9 +119,10 @@ def _table(summary: pd.DataFrame, published: dict[float, tuple[float, float]]) -
     rows = []
     for _, row in summary.iterrows():
         name = level_name(row["retention"]) if row["test"] != MEAN_EXPRESSION else "training-mean\nexpression"
+        match = row["match"] if row["test"] == DILUTED else UNDEFINED
         mae, spearman = published.get(row["retention"], (None, None))
         cells = [_cell(row, key, "{:,.1f}" if key == "genes" else "{:.3f}") for key in COLUMNS]
-        rows.append([name, *cells, UNDEFINED if mae is None else f"{mae:.2f} / {spearman:.2f}"])
+        rows.append([match, name, *cells, UNDEFINED if mae is None else f"{mae:.2f} / {spearman:.2f}"])
     return rows
 
 
@@ -132,17 +139,14 @@ def _notes(result: DilutionResult, summary: pd.DataFrame) -> list[str]:
     facts, first = result.facts, result.repeats.iloc[0]
     levels = summary.to_dict("records")
     lowest, full, mean = (next(row for row in levels if row["test"] == test) for test in TESTS)
-    fitted = (
-        "refitted on the diluted test samples themselves, as upstream did (refit_scaler=true)"
-        if first["scaler"] == "refitted"
-        else "fitted on the undiluted training samples"
-    )
+    matched = [WAYS[match] for match in WAYS if (result.repeats["match"] == match).any()]
     jobs = f" in {facts['n_jobs']} jobs" if "n_jobs" in facts else ""
     view = f"{facts['n_cpgs']:,} CpGs × {facts['n_samples']:,} samples, both unseen in training"
     kept, lost = ("not defined" if math.isnan(row["mas_pcc"]) else number(row["mas_pcc"]) for row in (full, lowest))
     return [
         f"{view}; {facts['n_genes']:,} genes; {facts['n_draws']} dilutions{jobs}; method {first['method']}, "
-        f"seed {first['seed']}; scaler {fitted}.",
+        f"seed {first['seed']}.",
+        f"Matched to the training: {'; '.join(matched)}.",
         "Intervals: of the mean over repeats of the draw (Student's t); patients and model stay the same throughout.",
         f"Training-mean expression: every sample has the mean expression of the training samples, so what is left is "
         f"sequence and distances. Of the pooled Spearman {full['spearman']:.3f}, {mean['spearman']:.3f} remains there, "

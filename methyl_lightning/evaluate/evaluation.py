@@ -131,7 +131,7 @@ def dilution_settings(settings: DictConfig) -> dict[str, Any]:
     own: dict[str, Any] = OmegaConf.to_container(settings, resolve=True)  # type: ignore[assignment]
     own.pop("train_retention", None)
     check_arguments(own, dilution_test, "dilution")
-    check_levels(own["retention"], own["repeats"], own["method"])
+    check_levels(own["retention"], own["repeats"], own["method"], own["match"])
     return own
 
 

@@ -124,9 +124,7 @@ def start_wandb(loggers: list[Logger], settings: DictConfig, datamodule: GridDat
     for name, best in BEST.items():
         run.define_metric(name, step_metric=STEP, summary=best)
     run.define_metric("dilution/retention", hidden=True)
-    for score in SCORES:
-        for side in ("", "_low", "_high"):
-            run.define_metric(f"dilution/{score}{side}", step_metric="dilution/retention")
+    run.define_metric("dilution/*", step_metric="dilution/retention")
 
 
 def log_test(loggers: list[Logger], folder: Path) -> None:
@@ -160,11 +158,15 @@ def log_test(loggers: list[Logger], folder: Path) -> None:
 def log_dilution(loggers: list[Logger], summary: pd.DataFrame, folder: Path) -> None:
     """Log a dilution test, as :func:`methyl_lightning.dilution.run.summarise` returns it, over the level."""
     run = _run(loggers)
+    several = summary.loc[summary["test"] == DILUTED, "match"].nunique() > 1
     for step, row in summary.iterrows():
         values = {f"{key}{side}": row[f"{key}{side}"] for key in SCORES for side in ("", "_low", "_high")}
         values = {name: float(value) for name, value in values.items() if not math.isnan(value)}
         if row["test"] == DILUTED:
-            level = {f"dilution/{name}": value for name, value in {"retention": row["retention"], **values}.items()}
+            way = f"dilution/{row['match']}" if several else "dilution"
+            level = {"dilution/retention": row["retention"]} | {
+                f"{way}/{name}": value for name, value in values.items()
+            }
             for logger in loggers:
                 if isinstance(logger, WandbLogger):
                     logger.experiment.log(level)

@@ -18,12 +18,13 @@ from methyl_lightning.data.expression import MinMaxScaler, dilute
 from methyl_lightning.data.splits import Split
 from methyl_lightning.data.store import Store
 from methyl_lightning.dilution import run as dilution
-from methyl_lightning.dilution.run import DILUTED, MEAN_EXPRESSION, SCORES, UNDILUTED, dilution_test, summarise
+from methyl_lightning.dilution.run import DILUTED, MATCHES, MEAN_EXPRESSION, SCORES, UNDILUTED, dilution_test, summarise
 from methyl_lightning.dilution.table import read_sweep
 from methyl_lightning.evaluate.evaluation import load_run
 from methyl_lightning.files import InputError
 from methyl_lightning.metrics import scores as metrics
 from methyl_lightning.model import grid
+from methyl_lightning.model.depth import MASK, ExpressionEstimator
 from methyl_lightning.model.module import MethylationModule
 
 LEVELS = [3, 30, 300]
@@ -59,19 +60,25 @@ def diluted_of(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["test"] == DILUTED].reset_index(drop=True)
 
 
-@pytest.mark.parametrize("refit", [False, True])
+@pytest.mark.parametrize("match", MATCHES)
 def test_numbers_are_those_of_the_whole_network_on_diluted_samples(
-    trained: tuple[MethylationModule, Store, Split], refit: bool
+    trained: tuple[MethylationModule, Store, Split], match: str
 ) -> None:
     module, store, split = trained
-    frame = diluted_of(dilution_test(*trained, 30, repeats=2, refit_scaler=refit, seed=7).repeats)
-    assert set(frame["scaler"]) == {"refitted" if refit else "training"}
+    frame = diluted_of(dilution_test(*trained, 30, repeats=2, match=match, seed=7).repeats)
+    assert set(frame["match"]) == {match}
     cpg_C, sample_S = split.view("test_cpg-test_sample")
     scaler: Any = module.scaler
     for repeat, row in frame.iterrows():
         rng = np.random.default_rng([7, 30, 1, int(str(repeat))])
         diluted_SG = dilute(np.array(store.expression_SG[sample_S]), "mask", 30, rng)
-        if refit:
+        genes = np.count_nonzero(diluted_SG) / len(sample_S)
+        if match == "depth":
+            record = module.training_record()
+            assert record is not None
+            estimator = ExpressionEstimator(record, "log2(norm+1)", draws=MASK)
+            diluted_SG = estimator.estimate(diluted_SG, np.full(len(sample_S), 30))
+        if match == "refit":
             scaler = MinMaxScaler(diluted_SG.shape[1])
             scaler.fit(torch.from_numpy(diluted_SG))
         with torch.inference_mode():
@@ -79,7 +86,7 @@ def test_numbers_are_those_of_the_whole_network_on_diluted_samples(
         measured_CS = store.beta(cpg_C, sample_S)
         assert row["mae"] == pytest.approx(metrics.mae(measured_CS, predicted_CS), abs=1e-6)
         assert row["mas_pcc"] == pytest.approx(metrics.mas_pcc(measured_CS, predicted_CS), abs=1e-4)
-        assert row["genes"] == np.count_nonzero(diluted_SG) / len(sample_S)
+        assert row["genes"] == genes
 
 
 def test_a_level_alone_gives_the_same_numbers(
@@ -133,6 +140,7 @@ def test_summary_is_student_s(repeats: pd.DataFrame) -> None:
     [
         ({"retention": [0]}, "retention=0"),
         ({"retention": []}, "at least one of each"),
+        ({"retention": 5, "match": "scale"}, "dilution.match=scale: must be one or several of scaler, refit, depth"),
         ({"retention": 5, "repeats": 0}, "dilution.repeats=0"),
         ({"retention": 5, "genes": ["NO_SUCH"]}, "no gene 'NO_SUCH'"),
         ({"retention": 5, "samples": 0}, "dilution.samples=0"),
@@ -168,7 +176,7 @@ def test_single_run_and_gathered_sweep_agree(tested: Path) -> None:
     assert files(tested / "single") >= TABLES | FIGURES
     assert files(tested / "sweep") >= TABLES | FIGURES | {f"{job}/dilution.csv" for job in range(2)}
     for name, key in (
-        ("dilution.csv", ["test", "retention", "repeat"]),
+        ("dilution.csv", ["test", "match", "retention", "repeat"]),
         ("dilution_expression.csv", ["retention", "sample", "gene"]),
         ("dilution_histograms.csv", ["quantity", "retention", "low"]),
     ):
@@ -183,9 +191,10 @@ def test_single_run_and_gathered_sweep_agree(tested: Path) -> None:
 def test_table_says_what_was_done(tested: Path) -> None:
     text = (tested / "single" / "dilution.md").read_text()
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[0:1] == "|"]
-    assert [line[0] for line in lines[2:]] == ["3", "300", "undiluted", "training-mean expression"]
-    assert {len(line) for line in lines} == {len(SCORES) + 3}
-    assert "scaler fitted on the undiluted training samples" in text and "; 4 dilutions; method mask" in text
+    assert [line[1] for line in lines[2:]] == [*["3", "300"] * 3, "undiluted", "training-mean expression"]
+    assert [line[0] for line in lines[2::2]] == [*MATCHES, "–"]
+    assert {len(line) for line in lines} == {len(SCORES) + 4}
+    assert "by the range of the undiluted training samples" in text and "; 4 dilutions; method mask" in text
     assert "; 4 dilutions in 2 jobs; method mask" in (tested / "report.out").read_text()
     for name in FIGURES:
         if name.endswith("png"):
@@ -199,16 +208,29 @@ def copy_job(source: Path, target: Path) -> None:
         (target / name).write_bytes((source / name).read_bytes())
 
 
-def test_refitting_is_labelled_and_not_mixed_in(tested: Path, workplace: Path) -> None:
+def test_other_ways_stand_side_by_side_and_other_methods_are_not_mixed_in(tested: Path, workplace: Path) -> None:
     checkpoint = f"checkpoint={workplace / 'run' / 'best.ckpt'}"
     overrides = ["+experiment=dilution", checkpoint, "dilution.retention=100", "dilution.repeats=1"]
-    result = command("evaluate", [*overrides, "dilution.refit_scaler=true", "hydra.run.dir=mixed/0"], tested)
-    assert result.status == 0, result.err
-    assert "refitted on the diluted test samples themselves" in result.out
-    row = next(line for line in (tested / "mixed/0/dilution.md").read_text().splitlines() if line.startswith("| 100 "))
+    for job, match in enumerate(("refit", "depth")):
+        result = command("evaluate", [*overrides, f"dilution.match={match}", f"hydra.run.dir=ways/{job}"], tested)
+        assert result.status == 0, result.err
+    assert "refitted on the diluted test samples themselves" in (tested / "ways/0/dilution.md").read_text()
+    copy_job(tested / "ways/0", tested / "mixed/0")
+    row = next(line for line in (tested / "ways/0/dilution.md").read_text().splitlines() if line.startswith("| refit "))
     assert row.endswith("| 0.23 / 0.66 |")
-    copy_job(tested / "sweep/0", tested / "mixed/1")
-    assert_refused(command("report", ["sweep=mixed"], tested), "differ in scaler", "refitted, training")
+    assert command("report", ["sweep=ways"], tested).status == 0
+    lines = (tested / "ways/dilution.md").read_text().splitlines()
+    assert [line.split("|")[1].strip() for line in lines if line.startswith("| ")][-4:] == ["refit", "depth", "–", "–"]
+    result = command("evaluate", [*overrides, "dilution.method=multinomial", "hydra.run.dir=mixed/1"], tested)
+    assert result.status == 0, result.err
+    assert_refused(command("report", ["sweep=mixed"], tested), "differ in method", "mask, multinomial")
+
+
+def test_depth_leaves_no_thin_sample_below_the_line_of_no_expression(tested: Path) -> None:
+    frame = pd.read_csv(tested / "single" / "dilution.csv")
+    none = frame.loc[frame["test"] == MEAN_EXPRESSION, "mae"].item()
+    mae = frame[(frame["test"] == DILUTED) & (frame["retention"] == 3)].groupby("match")["mae"].mean()
+    assert set(mae.index) == set(MATCHES) and mae["depth"] < none + 0.005 and mae["depth"] < mae["scaler"]
 
 
 def test_a_sweep_of_several_models_is_refused(tested: Path) -> None:
