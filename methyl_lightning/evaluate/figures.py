@@ -25,7 +25,7 @@ def training_curves(logs: Mapping[str, pd.DataFrame], colour: Mapping[str, Any] 
     ----------
     logs
         By model, columns ``step`` and, where logged, ``train/mae``, ``val/mae``, ``val/spearman`` (NaN between), and
-        where there are several runs of it ``run``: each is a line.
+        where there are several runs of it ``run``: each is a thin line beside their mean.
     colour
         Of each model; matplotlib's own where not given.
     """
@@ -37,10 +37,12 @@ def training_curves(logs: Mapping[str, pd.DataFrame], colour: Mapping[str, Any] 
             if metric == "mae" and len(logs) == len(runs) == 1:
                 block = log.reindex(columns=["step", "train/mae"]).dropna()
                 axes.plot(block["step"], block["train/mae"], color="0.6", linewidth=1.2, label="training block")
-            style = {"color": colour[model] if colour else "C0", "markersize": 3, "linewidth": 1.3 / len(runs) ** 0.25}
-            for i, run in enumerate(runs):
-                curve = run.reindex(columns=["step", f"val/{metric}"]).dropna()
-                axes.plot(curve["step"], curve[f"val/{metric}"], "o-", label="" if i else model, **style)
+            curves = [run.reindex(columns=["step", f"val/{metric}"]).dropna() for run in runs]
+            colour_of = colour[model] if colour else "C0"
+            for curve in curves if len(curves) > 1 else []:
+                axes.plot(curve["step"], curve[f"val/{metric}"], color=colour_of, linewidth=0.8, alpha=0.35)
+            mean = pd.concat(curves).groupby("step")[f"val/{metric}"].mean()
+            axes.plot(mean.index, mean, "o-", color=colour_of, markersize=3, linewidth=1.3, label=model)
         axes.set(xlabel="training step", ylabel=f"{AXES[metric]}, validation")
         sns.despine(ax=axes)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
