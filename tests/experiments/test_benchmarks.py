@@ -1,13 +1,16 @@
 """What preparing is measured on is read like any cohort; what speed is measured against is the same network."""
 
 import gzip
+import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from experiments.benchmarks import dilution
+from experiments.benchmarks import busy, dilution
 from experiments.benchmarks.dense_pairs import DensePairs
 from experiments.benchmarks.write_cohort import COHORTS, N_CPGS, N_GENES, write_cohort
 from methyl_lightning.data.store import Store
@@ -54,3 +57,21 @@ def test_the_published_form_has_the_layers_of_the_network() -> None:
     assert shapes[0] == shapes[1]
     sequence_NL = torch.randint(0, 5, (8, 100))
     assert dense(sequence_NL, torch.rand(8, 60), torch.rand(8, 60)).shape == (8,)
+
+
+def test_training_beside_a_busy_program_is_a_row(store: Store, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    found = busy.measure(str(store.path), 2)
+    assert found["rate"] > 0 and found["processor"] > 0
+    asked: list[dict[str, str]] = []
+
+    def run(command: list[str], env: dict[str, str], **settings: Any) -> SimpleNamespace:
+        asked.append({key: value for key, value in env.items() if key.startswith(("OMP_", "GOMP_"))})
+        return SimpleNamespace(stdout=json.dumps({"rate": len(asked), "processor": 0.25}))
+
+    monkeypatch.setattr(busy.subprocess, "run", run)
+    monkeypatch.setattr(busy.sys, "argv", ["busy", "cohort.h5", "--rounds=1", "--neighbours", "0", "1"])
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    busy.main()
+    assert asked == [*busy.WAYS.values()] * 2  # none of what stands in the environment
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "| threads | 0 busy | 1 busy |" and lines[2] == "| as it comes | 1.00 (0.25 s) | 5.00 (0.25 s) |"
