@@ -21,8 +21,9 @@ from methyl_lightning.run_folder import open_locked
 
 NOTE = "training.json"  # in each run folder: where its checkpoint was trained
 TRAININGS = ".trainings"  # in a sweep's folder: a lock and a note for each training
-DECIDING = ("model", "references", "data", "trainer", "seed", "patience", "ckpt_path")
-NOT_DECIDING = ("store", "source", "download", "num_workers")  # the store itself decides instead
+# what does not decide what is trained: names, places, and the test on diluted expression
+NOT_DECIDING = ("name", "logger", "raw", "choices", "dilution")
+NOT_DECIDING_DATA = ("store", "source", "download", "num_workers")  # the store itself decides instead
 LIBRARIES = ("torch", "lightning", "numpy", "scikit-learn")
 # what belongs to a job rather than to its training
 OWN = ("config.yaml", NOTE, ".*", "*.log", "dilution*", "table.md", "comparisons.csv", "wandb", "report*")
@@ -47,8 +48,8 @@ def refuse_processes(cfg: DictConfig) -> None:
 def fingerprint(cfg: DictConfig, store: Store) -> str:
     """Return the SHA-256 of the settings, the data and the code that decide what is trained."""
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    deciding = {name: settings[name] for name in DECIDING}
-    deciding["data"] = {name: value for name, value in settings["data"].items() if name not in NOT_DECIDING}
+    deciding = {name: value for name, value in settings.items() if name not in NOT_DECIDING}
+    deciding["data"] = {name: value for name, value in settings["data"].items() if name not in NOT_DECIDING_DATA}
     split_file, file = settings["data"]["split_file"], store.path.stat()
     deciding["split"] = split_file and Path(split_file).read_text()
     deciding["store"] = [str(store.path.resolve()), file.st_size, file.st_mtime_ns, store.attributes["provenance"]]

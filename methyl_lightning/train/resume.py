@@ -47,8 +47,11 @@ def resumed(cfg: DictConfig, typed: list[str], choices: dict[str, Any]) -> DictC
         raise InputError(f"{checkpoint}: no such checkpoint, or truncated; training writes last.ckpt into its folder")
     read_resumable(checkpoint)
     run = _read_config(checkpoint.parent / CONFIG)
+    had = run.trainer.max_steps
     for override in OverridesParser.create().parse_overrides(typed):
         _apply(run, cfg, override, choices)
+    if had != run.trainer.max_steps and run.model.get("schedule", "constant") != "constant":
+        _refuse(run, f"trainer.max_steps={run.trainer.max_steps}", f"max_steps={had}, where its schedule ends")
     run.ckpt_path = str(checkpoint)
     return run
 

@@ -98,6 +98,13 @@ def test_other_settings_are_refused_by_name(place: Path, overrides: list[str], w
     assert {name: (place / "renamed" / name).read_bytes() for name in before} == before
 
 
+def test_a_schedule_is_not_stretched(place: Path) -> None:
+    config = place / "renamed" / "config.yaml"
+    config.write_text(config.read_text().replace("schedule: constant", "schedule: cosine"))
+    result = command("train", ["ckpt_path=renamed/last.ckpt", "trainer.max_steps=8"], place)
+    assert_refused(result, "trainer.max_steps=8: the run has max_steps=4, where its schedule ends")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -120,9 +120,11 @@ def test_what_decides_training_decides_the_fingerprint(swept: Path, monkeypatch:
         ("model.learning_rate", 0.1, False),
         ("data.train_retention", [7], False),
         ("trainer.max_steps", 5, False),
+        ("average_decay", 0.9, False),
+        ("new_setting", 1, False),  # what nobody has thought of decides
     ):
         other = OmegaConf.merge(cfg)
-        OmegaConf.update(other, name, value)
+        OmegaConf.update(other, name, value, force_add=True)
         assert (fingerprint(other, store) == key) is same, name
     Path("stores/simulated.h5").touch()
     assert fingerprint(cfg, Store("stores/simulated.h5")) != key
