@@ -34,7 +34,10 @@ DISK_ERRORS = {
     errno.ENOSPC: "make room on the disk",
     errno.EDQUOT: "make room on the disk",
 }
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 FULL_ERROR, SHORT_ERROR = "HYDRA_FULL_ERROR", "METHYL_LIGHTNING_SHORT_ERROR"
+# a missing font is drawn in another
+QUIET = {"lightning.pytorch": logging.WARNING, "matplotlib": logging.WARNING, "matplotlib.font_manager": logging.ERROR}
 # what Lightning says of things that are meant here, or advertises
 EXPECTED_WARNINGS = (
     ".*Checkpoint directory .* exists and is not empty",
@@ -83,10 +86,7 @@ def run_command(task: Callable[[DictConfig], None], config_name: str) -> None:
     sys.argv[1:] = [
         re.sub(r"^([\w.+]+=)~(?=/|$)", lambda start: start[1] + str(Path.home()), one) for one in sys.argv[1:]
     ]
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # a missing font is drawn in another
-    for message in EXPECTED_WARNINGS:
-        warnings.filterwarnings("ignore", message)
+    _quiet()
     try:
         with _signals_raise():
             _run(task, config_name)
@@ -105,6 +105,7 @@ def _run(task: Callable[[DictConfig], None], config_name: str) -> None:
 
     @wraps(task)
     def guarded(cfg: DictConfig) -> None:
+        _quiet()  # again, as a launcher may have started this process
         try:
             task(cfg)
         except (InputError, HydraException, OmegaConfBaseException) as error:
@@ -131,23 +132,32 @@ def _run(task: Callable[[DictConfig], None], config_name: str) -> None:
         _exit(InputError(f"{error.filename}: {error.strerror}; {DISK_ERRORS[error.errno]} (hydra.run.dir=FOLDER)"))
 
 
+def _quiet() -> None:
+    """Leave out what libraries say of things that are meant, or that nobody can mend."""
+    for name, level in QUIET.items():
+        logging.getLogger(name).setLevel(level)
+    for message in EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message)
+
+
 @contextmanager
 def _signals_raise() -> Iterator[None]:
     """Let SIGTERM and Ctrl-C raise :class:`Stopped`, wherever the program is; every file is written so that it may."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        for other in former:
-            signal.signal(other, signal.SIG_IGN)  # a second Ctrl-C must not disturb the end
-        raise Stopped(number)
-
-    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    for number in former:
+    former = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
         signal.signal(number, stop)
     try:
         yield
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+def stop(number: int, frame: FrameType | None) -> None:
+    """Handle a signal by raising :class:`Stopped`; a second one must not disturb the end."""
+    for other in SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
+    raise Stopped(number)
 
 
 def _exit(error: Exception) -> None:

@@ -2,14 +2,19 @@
 
 import json
 import resource
+import signal
 import time
 from pathlib import Path
 
 import lightning as L
 from hydra.utils import instantiate
+from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from omegaconf import DictConfig
 
+from methyl_lightning.command import stop
 from methyl_lightning.data.datamodule import GridDataModule
 from methyl_lightning.data.store import Store
 from methyl_lightning.evaluate.evaluation import evaluate_model, save_training_curves
@@ -69,7 +74,7 @@ def fit_and_test(
         module.fit_statistics(datamodule)
         trainer.strategy.connect(module)
     else:
-        trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
+        _fit(trainer, module, datamodule, ckpt_path)
     seconds = time.perf_counter() - start
     if trainer.fast_dev_run:
         print(f"{label}: fast_dev_run has trained and validated on {trainer.max_steps} block(s); nothing is kept")
@@ -97,6 +102,21 @@ def fit_and_test(
         with replacing(folder / "usage.json") as path:
             path.write_text(json.dumps(usage))
         print(f"{label}: {usage['steps']} steps in {seconds:.0f} s, peak memory {usage['peak_rss_gb']} GB", flush=True)
+
+
+def _fit(trainer: L.Trainer, module: MethylationModule, datamodule: GridDataModule, ckpt_path: str | None) -> None:
+    """Fit, and end the run's other processes with this one; they would wait for it in vain."""
+    if not SLURMEnvironment.detect():  # which puts a run back into its queue
+        # Lightning's own handler asks the other processes, and waits for ever when they are in the middle of a step
+        handler = LambdaCallback(on_train_start=lambda *_: signal.signal(signal.SIGTERM, stop))
+        trainer.callbacks.append(handler)  # type: ignore[attr-defined]
+    try:
+        trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
+    except BaseException:
+        launcher = trainer.strategy.launcher
+        if isinstance(launcher, _SubprocessScriptLauncher):
+            launcher.kill(signal.SIGKILL)
+        raise
 
 
 def _best(module: MethylationModule, trainer: L.Trainer, path: str) -> MethylationModule:

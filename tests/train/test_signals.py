@@ -4,6 +4,9 @@ import os
 import shlex
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import pytest
 import torch
 from conftest import SMALL, Result, command, files
 
+from methyl_lightning.evaluate import evaluation
 from methyl_lightning.model.module import MethylationModule
 
 RUN = [*SMALL, "model=sequence_only", "trainer.max_steps=6"]
@@ -65,8 +69,6 @@ def test_before_the_first_checkpoint_a_run_starts_again(workplace: Path, tmp_pat
 
 def test_the_test_of_a_run_is_stopped_alike(workplace: Path, tmp_path: Path) -> None:
     (tmp_path / "stores").symlink_to(workplace / "stores")
-    from methyl_lightning.evaluate import evaluation
-
     with pytest.MonkeyPatch.context() as patch:
         kill_in(patch, (evaluation, "to_anndata"), signal.SIGTERM)
         result = command("train", [*RUN, "hydra.run.dir=run"], tmp_path)
@@ -77,3 +79,17 @@ def test_the_test_of_a_run_is_stopped_alike(workplace: Path, tmp_path: Path) -> 
         result = command("evaluate", ["checkpoint=tested/best.ckpt", "hydra.run.dir=again"], tmp_path)
     assert_stopped(result, signal.SIGINT, "start again with: ", "checkpoint=tested/best.ckpt")
     assert "metrics.json" in files(tmp_path / "again") and not list((tmp_path / "again").glob("*.h5ad"))
+
+
+def test_the_first_of_two_processes_ends_both(workplace: Path, tmp_path: Path) -> None:
+    overrides = [*RUN, f"data.store={workplace / 'stores' / 'simulated.h5'}", "trainer=ddp", "trainer.max_steps=100000"]
+    arguments = [sys.executable, "-m", "methyl_lightning.train", *overrides, "patience=100000", "hydra.run.dir=run"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.Popen(arguments, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    while not (tmp_path / "run" / "last.ckpt").is_file():
+        assert run.poll() is None
+        time.sleep(0.2)
+    run.terminate()
+    said = run.communicate(timeout=60)[1].decode().splitlines()  # the pipe closes when both have ended
+    assert run.returncode == 128 + signal.SIGTERM
+    assert said[-1].startswith("stopped by SIGTERM; go on with: ") and "Traceback" not in "".join(said)
