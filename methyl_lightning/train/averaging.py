@@ -1,6 +1,6 @@
 """Weights averaged over the last part of training: validated, tested and saved instead of those of the step."""
 
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -32,8 +32,7 @@ class RunAveraging(WeightAveraging):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Copy the module, and tell it what its checkpoints hold."""
         super().setup(trainer, pl_module, stage)
-        assert isinstance(pl_module, MethylationModule)
-        pl_module.saved_weights = self._mean
+        cast(MethylationModule, pl_module).saved_weights = self._mean
 
     def _mean(self) -> dict[str, Any]:
         assert self._average_model is not None
