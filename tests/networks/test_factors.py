@@ -28,7 +28,7 @@ from methyl_lightning.networks.factors.loadings import (
     chromosome_folds,
 )
 from methyl_lightning.networks.factors.samples import PENALTIES as SAMPLE_PENALTIES
-from methyl_lightning.networks.factors.samples import Expression, Kernel, fill, regress
+from methyl_lightning.networks.factors.samples import Expression, Kernel, fill, fit_factors, regress, sharpened
 from methyl_lightning.prepare.simulated import simulate
 
 
@@ -111,6 +111,39 @@ def test_factors_times_loadings_is_the_dense_kronecker_system() -> None:
     system = torch.kron(gram_CC + a * eye_C, gram_SS + b * eye_S)
     dense = torch.kron(gram_CC, gram_SS) @ torch.linalg.solve(system, residual_CS.reshape(-1))
     torch.testing.assert_close(smooth.reshape(-1), dense, rtol=1e-6, atol=1e-8)
+
+
+def test_a_factor_of_one_gene_is_sharpened_and_one_of_all_is_not() -> None:
+    expression = normal(60, 300, seed=7).float()
+    prepared = Expression(300)
+    kernel, scale = prepared.fit(expression)
+    rows = prepared(expression)
+    scores = torch.stack([rows[:, 5], rows @ normal(300, seed=8).float() / 15], 1).double()
+    weight, left = fit_factors(rows, kernel, scale, scores)
+    flat = regress(kernel, scores)
+    assert float((left[:, 0] - scores[:, 0]).square().mean()) < 0.7 * float(
+        (flat.left_SQ[:, 0] - scores[:, 0]).square().mean()
+    )
+    assert int(weight[:, 0].abs().argmax()) == 5
+    torch.testing.assert_close(
+        weight[:, 1], (rows.T.double() @ flat.dual_SQ[:, 1] * scale).float(), rtol=1e-3, atol=1e-5
+    )
+
+
+def test_sharpened_genes_solve_their_weighted_ridge() -> None:
+    rows, target = normal(20, 6, seed=1), normal(20, seed=2)
+    centred, y = rows - rows.mean(0), target - target.mean()
+    share = ((centred.T @ y).abs() / centred.norm(dim=0) / y.norm()) ** 2
+    share /= share.mean()
+    weight, constant = sharpened(rows.float(), target, 2.0)
+    size = 20 / ((centred * share) * centred).sum()
+    errors = []
+    for penalty in SAMPLE_PENALTIES:  # of the weights over the roots of their shares
+        ridge = torch.diag(penalty / (size * share))
+        candidate = torch.linalg.solve(centred.T @ centred + ridge, centred.T @ y)
+        errors.append(float((candidate - weight).abs().max()))
+    assert min(errors) < 1e-4
+    assert constant == pytest.approx(float(target.mean() - rows.mean(0) @ weight.double()), abs=1e-5)
 
 
 def places(n: int, per_chromosome: int, spread: int = 10**8) -> tuple[Tensor, Tensor]:
@@ -223,8 +256,8 @@ def test_slopes_on_near_genes_are_those_of_the_expanded_cells(cohort: GridDataMo
     cis = Cis()
     fold = chromosome_folds(cpgs.chrom_C, cpgs.position_C)
     cis.fit([(cpgs, mean, residual, fold)], genes, expression)
-    gene, slope = cis(cpgs, genes, mean)
-    actual = torch.einsum("ck,sck->cs", slope, expression[:, gene])
+    slope = cis(class_CKB, circumstances(cpgs, mean))
+    actual = torch.einsum("ck,sck->cs", slope, expression[:, gene_CK])
     assert float((actual - residual).square().mean()) < 1e-3 * float(residual.square().mean())
 
 

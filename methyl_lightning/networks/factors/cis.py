@@ -59,10 +59,17 @@ class Cis(nn.Module):
         slope_P = fit_ridge(Products(scaled_FPP, scaled_FPQ, rows_F))[:, 0] / size_P
         self.coefficient_BI = slope_P.reshape(self.coefficient_BI.shape).float()
 
-    def forward(self, cpgs: CpgFeatures, genes: GenePlaces, mean_C: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the near genes of CpGs and the slopes on their expression: [C, K] each, 0 where there are no more."""
-        gene_CK, class_CKB = near_classes(cpgs, genes)
-        return gene_CK, torch.einsum("ckb,bi,ci->ck", class_CKB, self.coefficient_BI, circumstances(cpgs, mean_C))
+    def forward(self, class_CKB: Tensor, state_CI: Tensor) -> Tensor:
+        """Return the slopes on the expression of near genes: [C, K].
+
+        Parameters
+        ----------
+        class_CKB
+            Weights of the genes by scale and side, of :func:`near_classes`.
+        state_CI
+            Of :func:`circumstances`.
+        """
+        return torch.einsum("ckb,bi,ci->ck", class_CKB, self.coefficient_BI, state_CI)
 
 
 def circumstances(cpgs: CpgFeatures, mean_C: Tensor) -> Tensor:

@@ -12,10 +12,10 @@ from torch import Tensor
 from methyl_lightning.networks.baselines.features import cpg_rows
 from methyl_lightning.networks.contract import ClosedFormNetwork, CpgFeatures, TrainingView
 from methyl_lightning.networks.factors.cis import ROWS as CIS_ROWS
-from methyl_lightning.networks.factors.cis import Cis
+from methyl_lightning.networks.factors.cis import Cis, circumstances, near_classes
 from methyl_lightning.networks.factors.cpgs import CpgDescription
 from methyl_lightning.networks.factors.loadings import Loadings, chromosome_folds, slices
-from methyl_lightning.networks.factors.samples import Expression, Kernel, fill, fill_operator, regress
+from methyl_lightning.networks.factors.samples import Expression, Kernel, fill, fill_operator, fit_factors
 
 NEAR_FACTORS = 8  # whose loadings on near genes describe a CpG
 FILLED_CPGS = 2_000  # on which the penalty of filling is chosen
@@ -40,8 +40,8 @@ class Samples(NamedTuple):
 class MethylationFactors(ClosedFormNetwork):
     """Factors over samples, predicted from expression, times loadings over CpGs, predicted from what is known of them.
 
-    Factors are the leading left singular vectors of beta's deviations from the CpGs' means; a kernel ridge regression
-    on the expression of all genes predicts each. A CpG that was seen has its own mean and loadings. Those of another
+    Factors are the leading singular vectors of beta's deviations from the CpGs' means; a kernel ridge regression on the
+    expression of all genes predicts each. A CpG that was seen has its own mean and loadings. Those of another
     are predicted from sequence, near genes, islands and density of the probes by a Gaussian process, and from the
     training CpGs within 1 Mb; and what the factors leave is predicted from the expression of its near genes.
 
@@ -79,20 +79,19 @@ class MethylationFactors(ClosedFormNetwork):
         measured_C = ~view.beta_CS.isnan().all(1)
         if not measured_C.all():
             view = view._replace(cpgs=_some(view.cpgs, measured_C), beta_CS=view.beta_CS[measured_C])
-        kernel, genes_GS = self.expression.fit(view.expression_SG)
+        kernel, scale = self.expression.fit(view.expression_SG)
+        standard_SG = self.expression(view.expression_SG)
         operator_SS = fill_operator(kernel, view.beta_CS[:: -(-len(view.beta_CS) // FILLED_CPGS)])
         scores_SQ, noise_C = self._fit_own_loadings(view.beta_CS, kernel, operator_SS)
-        factors = regress(kernel, scores_SQ)
-        self.weight_GQ = genes_GS @ factors.dual_SQ.float()
+        self.weight_GQ, left_SQ = fit_factors(standard_SG, kernel, scale, scores_SQ)
 
-        near_GQ = self.expression(view.expression_SG).T @ scores_SQ.float() / len(scores_SQ)
+        near_GQ = standard_SG.T @ scores_SQ.float() / len(scores_SQ)
         level_GP = _levels(view.expression_SG)
         features_CP = self.description.fit(view.cpgs, view.genes, level_GP, near_GQ[:, :NEAR_FACTORS], self.loading_CQ)
         target_CT = torch.cat([self.mean_C[:, None], self.loading_CQ], 1)
         place = view.cpgs.chrom_C, view.cpgs.position_C
         predicted_CT = self.loadings.fit(features_CP, *place, target_CT)
-        genes, standard_SG = self.description.genes, self.expression(view.expression_SG)
-        left_SQ, own_SQ = factors.left_SQ.float(), scores_SQ.float()
+        genes, own_SQ = self.description.genes, scores_SQ.float()
         unseen = self._residuals(view, operator_SS, predicted_CT[:, 0], predicted_CT[:, 1:], left_SQ)
         self.cis.fit(unseen, genes, standard_SG)
         seen = self._residuals(view, operator_SS, self.mean_C, self.loading_CQ, own_SQ)
@@ -135,7 +134,8 @@ class MethylationFactors(ClosedFormNetwork):
         ratio_Q = (excess_CQ.square() / noise_C[:, None].clamp(min=1e-9)).mean(0)
         self.loading_CQ = predicted_CT[:, 1:] + (1 - 1 / ratio_Q.clamp(min=1)) * excess_CQ
         for rows, part in cpg_rows(cpgs):
-            gene_CK, slope_CK = self.own_cis(part, self.description.genes, self.mean_C[rows])
+            gene_CK, class_CKB = near_classes(part, self.description.genes)
+            slope_CK = self.own_cis(class_CKB, circumstances(part, self.mean_C[rows]))
             self.loading_CQ[rows] -= torch.einsum("ck,ckq->cq", slope_CK, near_GQ[gene_CK])
 
     def _residuals(
@@ -151,16 +151,15 @@ class MethylationFactors(ClosedFormNetwork):
         """Look up means and loadings of CpGs that were seen, and predict those of the others."""
         row_C = torch.searchsorted(self.key_C, cpgs.key_C).clamp(max=len(self.key_C) - 1)
         seen_C = self.key_C[row_C] == cpgs.key_C
-        predicted_CT = self.loadings(self.description(cpgs), cpgs.chrom_C, cpgs.position_C)
-        mean_C = torch.where(seen_C, self.mean_C[row_C], predicted_CT[:, 0])
-        gene_CK, slope_CK = self.cis(cpgs, self.description.genes, mean_C)
-        _, own_slope_CK = self.own_cis(cpgs, self.description.genes, mean_C)
-        return Lines(
-            mean_C,
-            torch.where(seen_C[:, None], self.loading_CQ[row_C], predicted_CT[:, 1:]),
-            gene_CK,
-            torch.where(seen_C[:, None], own_slope_CK, slope_CK),
-        )
+        mean_C, loading_CQ = self.mean_C[row_C], self.loading_CQ[row_C]
+        if not seen_C.all():
+            new = _some(cpgs, ~seen_C)
+            predicted_CT = self.loadings(self.description(new), new.chrom_C, new.position_C)
+            mean_C[~seen_C], loading_CQ[~seen_C] = predicted_CT[:, 0], predicted_CT[:, 1:]
+        gene_CK, class_CKB = near_classes(cpgs, self.description.genes)
+        state_CI = circumstances(cpgs, mean_C)
+        slope_CK, own_slope_CK = self.cis(class_CKB, state_CI), self.own_cis(class_CKB, state_CI)
+        return Lines(mean_C, loading_CQ, gene_CK, torch.where(seen_C[:, None], own_slope_CK, slope_CK))
 
     def encode_samples(self, expression_SG: Tensor) -> Samples:
         """Predict the factors."""

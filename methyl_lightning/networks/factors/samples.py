@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from methyl_lightning.networks.baselines.features import Standardiser
-from methyl_lightning.networks.baselines.ridge import cpg_means
+from methyl_lightning.networks.baselines.ridge import cpg_means, folds
 
 PENALTIES = tuple(0.003 * 10 ** (i / 4) for i in range(17))  # of a kernel whose trace is the number of samples
 LARGEST = 5.0  # standard deviations of a gene's expression
 FILL_PASSES = 4
+POWERS = (1.0, 2.0)  # of a gene's correlation with a factor, by which it may weigh
+SHARPENED, SHARPENED_FOLDS = 8, 3  # leading factors for which that is tried, on held-out samples
 
 
 class Kernel(NamedTuple):
@@ -53,19 +55,24 @@ class Expression(nn.Module):
         self.genes = Standardiser()
         self.register_buffer("centre_G", torch.zeros(n_genes))
 
-    def fit(self, expression_SG: Tensor) -> tuple[Kernel, Tensor]:
-        """Fit the scale; return the kernel, and the map from dual weights of samples to weights of genes [G, S]."""
+    def fit(self, expression_SG: Tensor) -> tuple[Kernel, float]:
+        """Fit the scale; return the kernel, and the factor that brought its trace to the number of samples."""
         self.genes.fit(expression_SG)
         self.centre_G = self.genes(expression_SG).clamp(-LARGEST, LARGEST).mean(0)
         rows_SG = self(expression_SG)
-        gram_SS = (rows_SG @ rows_SG.T).double()
-        scale = len(gram_SS) / gram_SS.trace().clamp(min=1e-12)
-        value_S, vector_SS = torch.linalg.eigh(gram_SS * scale)
-        return Kernel(value_S.clamp(min=0), vector_SS), rows_SG.T * scale.float()
+        return make_kernel(rows_SG)
 
     def forward(self, expression_SG: Tensor) -> Tensor:
         """Prepare expression [S, G]."""
         return self.genes(expression_SG).clamp(-LARGEST, LARGEST) - self.centre_G
+
+
+def make_kernel(rows_SG: Tensor) -> tuple[Kernel, float]:
+    """Return the linear kernel of centred rows, and the factor that brings its trace to their number."""
+    gram_SS = (rows_SG @ rows_SG.T).double()
+    scale = len(gram_SS) / max(float(gram_SS.trace()), 1e-12)
+    value_S, vector_SS = torch.linalg.eigh(gram_SS * scale)
+    return Kernel(value_S.clamp(min=0), vector_SS), scale
 
 
 class Regression(NamedTuple):
@@ -92,6 +99,46 @@ def regress(kernel: Kernel, target_SQ: Tensor) -> Regression:
     rotated_SQ = kernel.vector_SS.T @ target_SQ
     dual_SQ = kernel.vector_SS @ (rotated_SQ / (kernel.value_S[:, None] + penalty_Q))
     return Regression(dual_SQ, torch.stack([left[int(i)][:, q] for q, i in enumerate(best_Q)], 1))
+
+
+def sharpened(rows_SG: Tensor, target_S: Tensor, power: float) -> tuple[Tensor, float]:
+    """Regress one target on genes that weigh by a power of their correlation with it: weights [G] and the constant."""
+    centre_G, mean = rows_SG.mean(0), target_S.mean()
+    centred_SG, centred_S = rows_SG - centre_G, target_S - mean
+    norm_G = centred_SG.square().sum(0).sqrt().clamp(min=1e-9)
+    share_G = ((centred_SG.T @ centred_S.float()).abs() / norm_G / centred_S.norm().float()) ** power
+    root_G = (share_G / share_G.mean().clamp(min=1e-12)).sqrt()
+    kernel, scale = make_kernel(centred_SG * root_G)
+    dual_S = regress(kernel, centred_S[:, None]).dual_SQ[:, 0].float()
+    weight_G = root_G.square() * (centred_SG.T @ dual_S) * scale
+    return weight_G, float(mean - centre_G @ weight_G)
+
+
+def fit_factors(rows_SG: Tensor, kernel: Kernel, scale: float, scores_SQ: Tensor) -> tuple[Tensor, Tensor]:
+    """Predict factors from prepared expression.
+
+    All genes weigh alike, or, for a leading factor that few genes drive, by their correlation with it, if that predicts
+    held-out samples better.
+
+    Returns
+    -------
+    tuple
+        Weights of the genes [G, Q], and what each training sample is predicted when it is left out [S, Q].
+    """
+    flat = regress(kernel, scores_SQ)
+    weight_GQ, left_SQ = rows_SG.T @ flat.dual_SQ.float() * scale, flat.left_SQ.float()
+    fold_S = folds(len(rows_SG), SHARPENED_FOLDS)
+    for q in range(min(SHARPENED, scores_SQ.shape[1])):
+        target_S = scores_SQ[:, q]
+        held = {power: torch.zeros_like(left_SQ[:, q]) for power in (0.0, *POWERS)}
+        for power, held_S in held.items():
+            for fold in range(SHARPENED_FOLDS):
+                weight_G, constant = sharpened(rows_SG[fold_S != fold], target_S[fold_S != fold], power)
+                held_S[fold_S == fold] = rows_SG[fold_S == fold] @ weight_G + constant
+        best = min(held, key=lambda power: float((held[power] - target_S).square().sum()))
+        if best:
+            weight_GQ[:, q], left_SQ[:, q] = sharpened(rows_SG, target_S, best)[0], held[best]
+    return weight_GQ, left_SQ
 
 
 def fill_operator(kernel: Kernel, beta_CS: Tensor) -> Tensor:
