@@ -22,7 +22,8 @@ import torch
 from experiments.benchmarks.dense_pairs import DensePairs
 from experiments.benchmarks.full_store import write_random_store
 from experiments.benchmarks.timing import alternate
-from methyl_lightning.data.datamodule import Block, GridBatch, GridDataset, PairBatch
+from methyl_lightning.data.batches import GridBatch, PairBatch
+from methyl_lightning.data.datamodule import Block, GridDataset
 from methyl_lightning.data.store import Store
 from methyl_lightning.model.grid import predict_grid
 from methyl_lightning.model.module import MethylationModule

@@ -5,7 +5,7 @@ Legend: C CpGs, S samples, G genes, L bases, N pairs.
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from methyl_lightning.data.batches import GridBatch, PairBatch, read_cpgs, read_expression, read_genes
 from methyl_lightning.data.distances import within
 from methyl_lightning.data.expression import check_dilution, dilute
 from methyl_lightning.data.splits import BLOCK_BP, GAP_BP, load_split, make_split
-from methyl_lightning.data.store import Distances, Store
+from methyl_lightning.data.store import Store
 from methyl_lightning.files import InputError
-from methyl_lightning.networks.contract import ClosedFormNetwork, CpgFeatures, GenePlaces, TrainingView
+from methyl_lightning.networks.contract import ClosedFormNetwork, TrainingView
 
 SAMPLINGS = ("grid", "pairs")
 BLOCK = (64, 256)  # CpGs and samples
@@ -49,87 +50,6 @@ class TrainDilution(NamedTuple):
         rng = np.random.default_rng([self.seed, 4, step, self.rank])
         level = self.retention[int(rng.integers(len(self.retention)))]
         return dilute(expression_SG, self.method, level, rng, names_S)
-
-
-class GridBatch(NamedTuple):
-    """A block of the grid.
-
-    Attributes
-    ----------
-    cpgs
-        Features of C CpGs.
-    expression_SG
-        float32, in the units of the store.
-    beta_CS
-        float32, NaN where missing.
-    """
-
-    cpgs: CpgFeatures
-    expression_SG: Tensor
-    beta_CS: Tensor
-
-
-class PairBatch(NamedTuple):
-    """N single cells, each with its own features (upstream's form); beta NaN where missing."""
-
-    cpgs: CpgFeatures
-    expression_NG: Tensor
-    beta_N: Tensor
-
-
-class CpgSource(Protocol):
-    """What features of CpGs are read from: a store, or CpGs that someone names."""
-
-    @property
-    def sequence_CL(self) -> np.ndarray:
-        """uint8 codes of ACGTN."""
-
-    @property
-    def distances(self) -> Distances:
-        """Genes near each CpG."""
-
-    @property
-    def cpg_key_C(self) -> np.ndarray:
-        """Fingerprints of the CpGs' names."""
-
-    @property
-    def chrom_key_C(self) -> np.ndarray:
-        """Fingerprints of the chromosomes' names, −1 unknown."""
-
-    @property
-    def position_C(self) -> np.ndarray:
-        """Positions, −1 unknown."""
-
-    @property
-    def annotation_CP(self) -> np.ndarray:
-        """Columns of ``methyl_lightning.data.store.ANNOTATION``, NaN unknown."""
-
-
-def read_cpgs(source: CpgSource, cpg_C: np.ndarray) -> CpgFeatures:
-    """Read the features of some CpGs as tensors."""
-    distances = source.distances.rows(cpg_C)
-    return CpgFeatures(
-        torch.from_numpy(source.sequence_CL[cpg_C]),
-        torch.from_numpy(distances.gene_N.astype(np.int64)),
-        torch.from_numpy(distances.bp_N),
-        torch.from_numpy(distances.indptr_C[:-1]),
-        torch.from_numpy(source.cpg_key_C[cpg_C]),
-        torch.from_numpy(source.chrom_key_C[cpg_C]),
-        torch.from_numpy(source.position_C[cpg_C]),
-        torch.from_numpy(source.annotation_CP[cpg_C]),
-    )
-
-
-def read_genes(store: Store) -> GenePlaces:
-    """Read the places of a store's genes as tensors."""
-    start_G, end_G = (torch.from_numpy(store.genes[name].to_numpy(np.int64, copy=True)) for name in ("start", "end"))
-    strand_G = store.genes["strand"].map({"+": 1, "-": -1}).fillna(0).to_numpy(np.int64)
-    return GenePlaces(start_G, end_G, torch.from_numpy(strand_G))
-
-
-def read_expression(store: Store, sample_S: np.ndarray) -> Tensor:
-    """Read expression [S, G] of some samples of a store."""
-    return torch.from_numpy(store.expression_SG[sample_S])
 
 
 class GridDataset(Dataset[GridBatch | PairBatch]):

@@ -14,12 +14,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple
 
 import h5py
 import numpy as np
 import pandas as pd
 
+from methyl_lightning.data.rows import Rows, row_blocks
 from methyl_lightning.files import InputError, replacing
 
 SCHEMA_VERSION = 3
@@ -27,7 +28,6 @@ ALPHABET = "ACGTN"
 BETA_STEP = 1e-4
 BETA_MISSING = 65535
 UNKNOWN_POSITION = -1
-BLOCK_BYTES = 2**25  # of rows in memory at once
 ROWS_AT_ONCE = 512  # whose statistics are taken together: a few megabytes, near the processor
 
 CPG_COLUMNS = {"id": str, "chrom": str, "position": np.int64, "island": str}
@@ -96,24 +96,6 @@ def _new_hdf5(path: Path) -> Iterator[h5py.File]:
             yield file
     except RuntimeError as error:
         raise OSError(error) from error
-
-
-class Rows(Protocol):
-    """A matrix of which blocks of rows can be had, in memory or not; a numpy array is one."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Return the numbers of rows and columns."""
-
-    def __getitem__(self, rows: slice, /) -> np.ndarray:
-        """Read consecutive rows."""
-
-
-def row_blocks(n_rows: int, row_bytes: int) -> Iterator[slice]:
-    """Cut rows into consecutive blocks of about ``BLOCK_BYTES``."""
-    step = max(1, BLOCK_BYTES // max(row_bytes, 1))
-    for start in range(0, n_rows, step):
-        yield slice(start, min(start + step, n_rows))
 
 
 def _write_rows(file: h5py.File, name: str, dtype: type[np.generic], shape: tuple[int, ...], blocks: Any) -> None:

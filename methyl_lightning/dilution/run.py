@@ -14,7 +14,8 @@ import pandas as pd
 import torch
 from scipy.stats import t as student_t
 
-from methyl_lightning.data.datamodule import BLOCK, chunks, read_expression
+from methyl_lightning.data.batches import read_expression
+from methyl_lightning.data.datamodule import BLOCK, chunks
 from methyl_lightning.data.expression import check_dilution, dilute
 from methyl_lightning.data.splits import HEADLINE, Split
 from methyl_lightning.data.store import Store

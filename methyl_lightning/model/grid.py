@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, distributed
 
 from methyl_lightning import __version__
-from methyl_lightning.data.datamodule import BLOCK, CpgSource, chunks, read_cpgs, read_expression
+from methyl_lightning.data.batches import CpgSource, read_cpgs, read_expression
+from methyl_lightning.data.datamodule import BLOCK, chunks
 from methyl_lightning.data.distances import nearest_gene
 from methyl_lightning.data.store import Distances, Store
 from methyl_lightning.model.module import MethylationModule

@@ -16,7 +16,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanAbsoluteError, Metric
 
 from methyl_lightning import __version__, networks
-from methyl_lightning.data.datamodule import GridBatch, GridDataModule, PairBatch
+from methyl_lightning.data.batches import GridBatch, PairBatch
+from methyl_lightning.data.datamodule import GridDataModule
 from methyl_lightning.data.expression import SCALERS
 from methyl_lightning.metrics.streaming import Spearman
 from methyl_lightning.model.record import TrainingRecord, record_training

@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from methyl_lightning.data.distances import nearest_gene
-from methyl_lightning.data.store import ALPHABET, BETA_MISSING, BETA_STEP, UNKNOWN_POSITION, Store, row_blocks
+from methyl_lightning.data.rows import row_blocks
+from methyl_lightning.data.store import ALPHABET, BETA_MISSING, BETA_STEP, UNKNOWN_POSITION, Store
 from methyl_lightning.files import InputError
 
 N_BINS = 100

@@ -11,15 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from methyl_lightning.data.datamodule import (
-    Block,
-    GridBatch,
-    GridDataModule,
-    GridDataset,
-    GridSampler,
-    PairBatch,
-    PairSampler,
-)
+from methyl_lightning.data.batches import GridBatch, PairBatch
+from methyl_lightning.data.datamodule import Block, GridDataModule, GridDataset, GridSampler, PairSampler
 from methyl_lightning.data.splits import save_split
 from methyl_lightning.data.store import Store
 from methyl_lightning.files import InputError

@@ -13,7 +13,8 @@ from conftest import SMALL, assert_refused, command, files
 from omegaconf import OmegaConf
 from scipy import stats
 
-from methyl_lightning.data.datamodule import GridDataModule, GridDataset, GridSampler, TrainDilution, read_cpgs
+from methyl_lightning.data.batches import read_cpgs
+from methyl_lightning.data.datamodule import GridDataModule, GridDataset, GridSampler, TrainDilution
 from methyl_lightning.data.expression import MinMaxScaler, dilute
 from methyl_lightning.data.splits import Split
 from methyl_lightning.data.store import Store

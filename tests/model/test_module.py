@@ -16,7 +16,8 @@ from conftest import SMALL, command, files, process, rewrite
 from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 
-from methyl_lightning.data.datamodule import Block, GridBatch, GridDataModule, GridDataset, GridSampler, PairBatch
+from methyl_lightning.data.batches import GridBatch, PairBatch
+from methyl_lightning.data.datamodule import Block, GridDataModule, GridDataset, GridSampler
 from methyl_lightning.data.splits import TEST_VIEWS, load_split
 from methyl_lightning.data.store import Store
 from methyl_lightning.metrics.scores import spearman

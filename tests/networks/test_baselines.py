@@ -12,7 +12,8 @@ from conftest import reorder, rewrite
 from sklearn.ensemble import HistGradientBoostingRegressor
 from torch import Tensor
 
-from methyl_lightning.data.datamodule import Block, GridDataModule, GridDataset, read_cpgs
+from methyl_lightning.data.batches import read_cpgs
+from methyl_lightning.data.datamodule import Block, GridDataModule, GridDataset
 from methyl_lightning.data.splits import TEST_VIEWS
 from methyl_lightning.data.store import Store
 from methyl_lightning.metrics.scores import mae, mas_pcc, mse
