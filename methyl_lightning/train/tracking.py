@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from methyl_lightning.data.datamodule import GridDataModule
-from methyl_lightning.dilution.run import DILUTED, SCORES
+from methyl_lightning.dilution.run import DILUTED, MATCHES, SCORES
 from methyl_lightning.evaluate.table import read_metrics, references
 from methyl_lightning.metrics.names import MAIN
 from methyl_lightning.report.page import extremes, gather, write_report
@@ -124,7 +124,11 @@ def start_wandb(loggers: list[Logger], settings: DictConfig, datamodule: GridDat
     for name, best in BEST.items():
         run.define_metric(name, step_metric=STEP, summary=best)
     run.define_metric("dilution/retention", hidden=True)
-    run.define_metric("dilution/*", step_metric="dilution/retention")
+    for score in SCORES:
+        for side in ("", "_low", "_high"):
+            run.define_metric(f"dilution/{score}{side}", step_metric="dilution/retention")
+    for match in MATCHES:  # where several are tested
+        run.define_metric(f"dilution/{match}/*", step_metric="dilution/retention")
 
 
 def log_test(loggers: list[Logger], folder: Path) -> None:

@@ -17,7 +17,7 @@ from experiments.spatial import checks, cis, figures, inputs, sections
 from experiments.spatial.__main__ import main
 from experiments.spatial.diluted_bulk import AS_SPOTS, UNDILUTED, thin
 from methyl_lightning.data.store import Store
-from methyl_lightning.dilution.run import DILUTED, SCORES
+from methyl_lightning.dilution.run import AS_IS, DILUTED, SCORES
 from methyl_lightning.model.grid import cpg_table
 from methyl_lightning.predict import predict
 
@@ -55,8 +55,8 @@ def place(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     cells.raw = cells
     cells.write_h5ad(tmp_path / "cells.h5ad")
     levels = {"retention": [10.0, 100.0], "genes": [5.0, 30.0]}
-    repeats = pd.DataFrame({"test": DILUTED, **levels, **dict.fromkeys(SCORES, 0.1)})
-    undiluted = pd.DataFrame([{"test": "undiluted", "genes": 40.0, **dict.fromkeys(SCORES, 0.2)}])
+    repeats = pd.DataFrame({"test": DILUTED, "match": "scaler", **levels, **dict.fromkeys(SCORES, 0.1)})
+    undiluted = pd.DataFrame([{"test": "undiluted", "match": AS_IS, "genes": 40.0, **dict.fromkeys(SCORES, 0.2)}])
     pd.concat([repeats, repeats, undiluted]).to_csv(tmp_path / "dilution.csv", index=False)
     return tmp_path
 

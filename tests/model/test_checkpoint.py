@@ -11,6 +11,7 @@ from conftest import assert_refused, command
 
 from methyl_lightning.files import InputError
 from methyl_lightning.model.checkpoint import CARD, WEIGHTS, export_folder, load_checkpoint, read_resumable
+from methyl_lightning.model.module import CHECKPOINT_FORMAT
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -65,7 +66,7 @@ def test_what_is_no_whole_checkpoint_is_one_line(workplace: Path, tmp_path: Path
         "weights": {**content, "state_dict": {}},
         "hyper": {name: value for name, value in content.items() if name != "hyper_parameters"},
         "sizes": {**content, "hyper_parameters": {**content["hyper_parameters"], "n_genes": 10**14}},
-        "card": {**content, "methyl_lightning": {"format": 1, "version": "0.1.0"}},
+        "card": {**content, "methyl_lightning": {"format": CHECKPOINT_FORMAT, "version": "0.1.0"}},
         "other": {"state_dict": content["state_dict"]},
         "list": [1, 2],
     }

@@ -20,7 +20,14 @@ from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.train.once import TRAININGS, fingerprint, trained_once
 
 LEVELS = [3, 300]
-TEST = ["+experiment=dilution", *SMALL, "model=sequence_only", "trainer.max_steps=4", "dilution.repeats=2"]
+TEST = [
+    "+experiment=dilution",
+    *SMALL,
+    "model=sequence_only",
+    "trainer.max_steps=4",
+    "dilution.repeats=2",
+    "dilution.match=scaler",
+]
 BLOCK, HEADER = 32_768, 7  # of the log that W&B writes offline
 LAST_PARTS = (1, 4)  # whole, or the last of several
 
