@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from methyl_lightning import __version__
 from methyl_lightning.files import InputError, replacing, scratch_folder
-from methyl_lightning.model.module import CHECKPOINT_FORMAT, MethylationModule
+from methyl_lightning.model.module import CHECKPOINT_FORMAT, OLDEST_FORMAT, MethylationModule
 
 # what zipfile and torch raise where bytes are not what they should be
 BROKEN = (
@@ -107,7 +107,7 @@ def _check_format(path: Path, own: dict[str, Any]) -> None:
             f"{path}: written by methyl_lightning {own['version']} (checkpoint format {own['format']}), this is "
             f"{__version__} (format {CHECKPOINT_FORMAT}); install the newer version"
         )
-    if own.get("format", 0) < CHECKPOINT_FORMAT:
+    if own.get("format", 0) < OLDEST_FORMAT:
         raise InputError(f"{path}: written by an unreleased version of methyl_lightning; train again")
 
 

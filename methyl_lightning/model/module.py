@@ -25,6 +25,7 @@ from methyl_lightning.model.record import TrainingRecord, record_training
 SCHEDULES = ("constant", "cosine")
 WARM_UP = 0.05  # of all steps
 CHECKPOINT_FORMAT = 2  # raised whenever a former program could not read what is written
+OLDEST_FORMAT = 1  # that is still read
 
 
 class MethylationModule(L.LightningModule):

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from methyl_lightning.data.store import GENE_COLUMNS, Distances, Store
+from methyl_lightning.data.store import ANNOTATION, GENE_COLUMNS, Distances, Store
 
 QUANTILES = (np.arange(10) + 0.5) / 10  # each stands for a tenth of the samples
 # of what stands for the training's expression: 5 MB of loadings at 20,000 genes
@@ -84,8 +84,16 @@ class TrainingRecord(NamedTuple):
 
     @classmethod
     def restore(cls, tensors: Mapping[str, Tensor], tables: Mapping[str, Any]) -> "TrainingRecord":
-        """Put together what :meth:`tensors` and :meth:`tables` have taken apart."""
+        """Put together what :meth:`tensors` and :meth:`tables` have taken apart.
+
+        A checkpoint of format 1 holds neither annotation nor samples to thin: unknown, and none.
+        """
         arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+        n_cpgs, n_genes = len(arrays["position"]), len(arrays["mean"])
+        arrays.setdefault("annotation", np.full((n_cpgs, len(ANNOTATION)), np.nan, dtype=np.float32))
+        arrays.setdefault("loading", np.zeros((0, n_genes), dtype=np.float16))
+        arrays.setdefault("score", np.zeros((0, 0), dtype=np.float32))
+        arrays.setdefault("residual", np.zeros(n_genes, dtype=np.float32))
         numbers = {name: arrays[name] for name in ("position", "training_mean", "training_deviation")}
         return cls(
             pd.DataFrame({**tables["cpgs"], **numbers})[list(CPG_COLUMNS)],

@@ -128,7 +128,7 @@ def prepared(
             raise InputError(f"{opened.source}: {said}; below min_coverage={min_coverage:g}: {remedy}")
         recognised = RecognisedUnits(units, "as told") if units else recognise(opened)
         trained_units = module.provenance["units"]
-        match, reason = _choose_match(match, opened.source, recognised, trained_units)
+        match, reason = _choose_match(match, opened.source, recognised, trained_units, record.score_SQ.size > 0)
         total_S = matched_totals(opened, matched, recognised.units)
         average_RS = average_matrix(opened, recognised.units, aggregate, label, k)
         rows = ExpressionRows(opened, matched, recognised.units, record, trained_units, match, average_RS, total_S)
@@ -173,13 +173,21 @@ def prepared(
         yield Prepared(module, cpg_set, rows, obs, obsm, {"methyl_lightning": facts, **uns}, var, calibrations, notes)
 
 
-def _choose_match(match: str | None, source: str, units: RecognisedUnits, trained_units: str) -> tuple[str, str]:
+def _choose_match(
+    match: str | None, source: str, units: RecognisedUnits, trained_units: str, has_samples: bool
+) -> tuple[str, str]:
     """Choose how samples come to the training's scale, and say why where nobody asked for it."""
     unknown = f"values in {units.units} ({units.reason}) do not tell how many molecules a sample has"
     if match == "depth" and units.units != "counts":
         raise InputError(f"{source}: match=depth: {unknown}; give counts (layer=, raw=true), or match=quantile")
+    if match == "depth" and not has_samples:
+        raise InputError(
+            f"{source}: match=depth: the checkpoint keeps no samples to thin; train again or match=quantile"
+        )
     if match is not None:
         return match, ""
+    if units.units == "counts" and not has_samples:
+        return "quantile", ": the checkpoint, of an older version, keeps no samples to thin"
     if units.units != "counts":
         return "quantile", f": {unknown}, so their depth is not looked at"
     return ("depth", "") if is_log2(trained_units) else ("quantile", ": the training's units are not log2(x+1)")
