@@ -6,7 +6,7 @@ Each command is a package: ``python -m methyl_lightning.train`` and ``prepare``,
 
 from importlib.metadata import version
 
-from methyl_lightning.threads import share_processors
+from methyl_lightning.command.threads import share_processors
 
 share_processors()  # before anything imports torch
 __version__ = version("methyl_lightning")

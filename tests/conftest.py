@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock
 from hydra.core.global_hydra import GlobalHydra
 
-from methyl_lightning.command import run_command
+from methyl_lightning.command.run import run_command
 from methyl_lightning.data.datamodule import GridDataModule
 from methyl_lightning.data.store import Distances, Store, write_store
 from methyl_lightning.prepare.simulated import simulate

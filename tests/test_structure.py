@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import methyl_lightning
 from methyl_lightning import networks
-from methyl_lightning.command import conf_folder
+from methyl_lightning.command.run import conf_folder
 from methyl_lightning.data.datamodule import GridDataModule
 from methyl_lightning.data.distances import within
 from methyl_lightning.data.expression import SCALERS
@@ -29,10 +29,7 @@ ROOT = PACKAGE.parent
 CONF = conf_folder()
 # a room may import what stands above it, and its own files as long as they make no circle
 ROOMS = [
-    "threads",
     "files",
-    "settings",
-    "run_folder",
     "command",
     "metrics",
     "networks",
@@ -122,8 +119,8 @@ def test_nobody_imports_an_entry_point() -> None:
 
 def test_only_commands_know_hydra() -> None:
     knowing = {name for name, path in modules().items() if outside(path) & {"hydra"}}
-    shared = {"command", "run_folder", "prepare.stores", "train.fit", "train.resume"}
-    assert {"command", "train.__main__"} <= knowing <= entry_points() | shared
+    shared = {"command.run", "command.run_folder", "prepare.stores", "train.fit", "train.resume"}
+    assert {"command.run", "train.__main__"} <= knowing <= entry_points() | shared
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from conftest import REPRODUCE, files, process
 from omegaconf import OmegaConf
 
-from methyl_lightning.command import conf_folder
+from methyl_lightning.command.run import conf_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 

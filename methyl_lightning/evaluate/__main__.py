@@ -5,7 +5,9 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from methyl_lightning.command import run_command
+from methyl_lightning.command.run import run_command
+from methyl_lightning.command.run_folder import save_config, take_job_folder
+from methyl_lightning.command.settings import check_whole_number
 from methyl_lightning.data.splits import save_split
 from methyl_lightning.evaluate.evaluation import (
     evaluate_ceiling,
@@ -16,8 +18,6 @@ from methyl_lightning.evaluate.evaluation import (
 )
 from methyl_lightning.evaluate.table import print_table, results_table
 from methyl_lightning.files import InputError
-from methyl_lightning.run_folder import save_config, take_job_folder
-from methyl_lightning.settings import check_whole_number
 
 
 def evaluate(cfg: DictConfig) -> None:

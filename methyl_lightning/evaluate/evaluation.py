@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from methyl_lightning.command.settings import check_arguments
 from methyl_lightning.data.distances import nearest_gene
 from methyl_lightning.data.splits import HEADLINE, TEST_VIEWS, Split, beta_variance, load_split
 from methyl_lightning.data.store import Store
@@ -29,7 +30,6 @@ from methyl_lightning.model.checkpoint import load_checkpoint
 from methyl_lightning.model.grid import predict_grid, to_anndata
 from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.prepare.simulated import read_ceiling
-from methyl_lightning.settings import check_arguments
 
 Grids = dict[str, tuple[np.ndarray, np.ndarray]]  # view → measured and predicted beta [C, S]
 

@@ -5,7 +5,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from methyl_lightning.command import run_command
+from methyl_lightning.command.run import run_command
 from methyl_lightning.files import InputError
 from methyl_lightning.model.card import describe
 from methyl_lightning.model.checkpoint import export_folder, load_checkpoint

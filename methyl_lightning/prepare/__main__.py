@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from methyl_lightning.command import run_command
+from methyl_lightning.command.run import run_command
 from methyl_lightning.prepare.stores import check_store, download_files, prepare_store
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
-from methyl_lightning.command import run_command
+from methyl_lightning.command.run import run_command
 from methyl_lightning.dilution.table import read_sweep, write_results
 from methyl_lightning.files import InputError
 from methyl_lightning.report.page import write_report

@@ -9,7 +9,9 @@ from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
-from methyl_lightning.command import Stopped, run_command
+from methyl_lightning.command.run import Stopped, run_command
+from methyl_lightning.command.run_folder import is_first_process, save_config, take_job_folder
+from methyl_lightning.command.settings import as_argument
 from methyl_lightning.data.datamodule import GridDataModule
 from methyl_lightning.data.splits import HEADLINE, describe_split, save_split
 from methyl_lightning.data.store import Store
@@ -18,8 +20,6 @@ from methyl_lightning.evaluate.evaluation import evaluate_ceiling, evaluate_dilu
 from methyl_lightning.evaluate.table import print_table, results_table
 from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.prepare.stores import ensure_store
-from methyl_lightning.run_folder import is_first_process, save_config, take_job_folder
-from methyl_lightning.settings import as_argument
 from methyl_lightning.train.checks import check_settings
 from methyl_lightning.train.fit import build_datamodule, build_module, fit_and_test
 from methyl_lightning.train.once import fingerprint, note_training, refuse_processes, take_training, trained_once

@@ -6,11 +6,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from methyl_lightning import networks
+from methyl_lightning.command.settings import check_arguments, check_whole_number
 from methyl_lightning.data.datamodule import GridDataModule
 from methyl_lightning.evaluate.evaluation import dilution_settings
 from methyl_lightning.files import InputError
 from methyl_lightning.model.module import MethylationModule
-from methyl_lightning.settings import check_arguments, check_whole_number
 
 LONGEST_KMER = 6  # there are 4^k k-mers, each a feature
 PRECISIONS = ("32-true", "32", 32, "bf16-mixed", "16-mixed")

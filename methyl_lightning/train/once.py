@@ -15,9 +15,9 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from omegaconf import DictConfig, OmegaConf
 
 import methyl_lightning
+from methyl_lightning.command.run_folder import open_locked
 from methyl_lightning.data.store import Store
 from methyl_lightning.files import InputError, replacing
-from methyl_lightning.run_folder import open_locked
 
 NOTE = "training.json"  # in each run folder: where its checkpoint was trained
 TRAININGS = ".trainings"  # in a sweep's folder: a lock and a note for each training

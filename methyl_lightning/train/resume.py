@@ -13,11 +13,11 @@ from hydra.core.override_parser.types import Override
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from methyl_lightning.command import conf_folder
+from methyl_lightning.command.run import conf_folder
+from methyl_lightning.command.run_folder import CONFIG
 from methyl_lightning.data.store import Store
 from methyl_lightning.files import InputError
 from methyl_lightning.model.checkpoint import read_resumable
-from methyl_lightning.run_folder import CONFIG
 
 CHOICES = "choices"  # of the settings' groups, kept in config.yaml
 FREE_GROUPS = ("trainer", "logger")

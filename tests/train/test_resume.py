@@ -12,8 +12,8 @@ import torch
 import yaml
 from conftest import SMALL, assert_refused, command, files
 
+from methyl_lightning.command.run_folder import LOCK, open_locked
 from methyl_lightning.model.module import MethylationModule
-from methyl_lightning.run_folder import LOCK, open_locked
 from methyl_lightning.train.resume import RunCheckpoint
 
 RUN = [*SMALL, "model=sequence_only", "model.learning_rate=0.01", "seed=3", "trainer.max_steps=4", "hydra.run.dir=run"]

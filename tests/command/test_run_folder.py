@@ -7,7 +7,7 @@ from pathlib import Path
 from conftest import DATA, SMALL, assert_refused, command, files
 from omegaconf import OmegaConf
 
-from methyl_lightning.run_folder import release, take
+from methyl_lightning.command.run_folder import release, take
 
 QUICK = [*SMALL, "model=constant"]
 
@@ -26,7 +26,7 @@ def test_a_second_run_gets_a_name_of_its_own(tmp_path: Path) -> None:
 
 def test_two_runs_started_in_the_same_second_do_not_meet(tmp_path: Path) -> None:
     """The folder of the first holds nothing yet when the second starts."""
-    script = "import sys, pathlib, methyl_lightning.run_folder as r; print(r.take(pathlib.Path('run'), ())); input()"
+    script = "import pathlib, methyl_lightning.command.run_folder as r; print(r.take(pathlib.Path('run'), ())); input()"
     holds = subprocess.Popen(
         [sys.executable, "-c", script], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

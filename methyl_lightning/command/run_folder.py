@@ -12,8 +12,8 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from methyl_lightning.command.settings import as_override
 from methyl_lightning.files import InputError, replacing
-from methyl_lightning.settings import as_override
 
 CONFIG = "config.yaml"
 LOCK = ".lock"

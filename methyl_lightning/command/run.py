@@ -19,9 +19,9 @@ from hydra.errors import HydraException, InstantiationException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from methyl_lightning.command.run_folder import is_first_process, release
+from methyl_lightning.command.settings import as_argument
 from methyl_lightning.files import InputError
-from methyl_lightning.run_folder import is_first_process, release
-from methyl_lightning.settings import as_argument
 
 # what a person can mend who meets them on a disk
 DISK_ERRORS = {
@@ -50,7 +50,7 @@ EXPECTED_WARNINGS = (
 
 def conf_folder() -> Path:
     """Find conf/: inside the package when installed from a wheel, beside it in a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
 
