@@ -24,7 +24,7 @@ from methyl_lightning.model.record import TrainingRecord, record_training
 
 SCHEDULES = ("constant", "cosine")
 WARM_UP = 0.05  # of all steps
-CHECKPOINT_FORMAT = 2  # raised whenever a former program could not read what is written
+CHECKPOINT_FORMAT = 3  # raised whenever a former program could not read what is written
 OLDEST_FORMAT = 1  # that is still read
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from methyl_lightning.data.store import ANNOTATION, GENE_COLUMNS, Distances, Store
+from methyl_lightning.model.packed import PackedSequences
 
 QUANTILES = (np.arange(10) + 0.5) / 10  # each stands for a tenth of the samples
 # of what stands for the training's expression: 5 MB of loadings at 20,000 genes
@@ -30,7 +31,7 @@ class TrainingRecord(NamedTuple):
     genes
         The store's gene table: symbol, id, chrom, start, end, strand.
     sequence_CL
-        uint8 codes of ACGTN.
+        Codes of ACGTN, unpacked by ``sequence_CL[row_C]``.
     annotation_CP
         Columns of ``methyl_lightning.data.store.ANNOTATION``.
     distances
@@ -46,7 +47,7 @@ class TrainingRecord(NamedTuple):
 
     cpgs: pd.DataFrame
     genes: pd.DataFrame
-    sequence_CL: np.ndarray
+    sequence_CL: PackedSequences
     annotation_CP: np.ndarray
     distances: Distances
     mean_G: np.ndarray
@@ -59,7 +60,7 @@ class TrainingRecord(NamedTuple):
     def tensors(self) -> dict[str, Tensor]:
         """Return the numbers by name."""
         return {
-            "sequence": torch.from_numpy(np.array(self.sequence_CL)),
+            **self.sequence_CL.tensors(),
             "annotation": torch.from_numpy(np.array(self.annotation_CP)),
             "indptr": torch.from_numpy(np.asarray(self.distances.indptr_C, dtype=np.int64)),
             "gene": torch.from_numpy(np.array(self.distances.gene_N)),
@@ -98,7 +99,7 @@ class TrainingRecord(NamedTuple):
         return cls(
             pd.DataFrame({**tables["cpgs"], **numbers})[list(CPG_COLUMNS)],
             pd.DataFrame(tables["genes"]),
-            arrays["sequence"],
+            PackedSequences.restore(arrays),
             arrays["annotation"],
             Distances(arrays["indptr"], arrays["gene"], arrays["bp"]),
             *(arrays[name] for name in ("mean", "linear_mean", "quantile", "loading", "score", "residual")),
@@ -121,7 +122,7 @@ def record_training(store: Store, cpg_C: np.ndarray, sample_S: np.ndarray) -> Tr
     return TrainingRecord(
         store.cpgs.assign(training_mean=mean_C, training_deviation=deviation_C),
         store.genes,
-        store.sequence_CL,
+        PackedSequences.pack(store.sequence_CL),
         store.annotation_CP,
         store.distances,
         expression_SG.mean(axis=0).astype(np.float32),

@@ -207,7 +207,7 @@ def _placed(
 ) -> CpgSet:
     annotation_CP = None
     if genome is None:
-        if (record.sequence_CL != UNKNOWN_BASE).any():
+        if record.sequence_CL.any_known():
             raise InputError(f"{source}: positions need the bases around them; give genome=FASTA")
         plus = set((places["chrom"] + ":" + places["position"].astype(str))[places["strand"] == "+"])
         before_C = (places["chrom"] + ":" + (places["position"] - 1).astype(str)).isin(plus)
