@@ -1,10 +1,11 @@
-# make reproduce, make test, make benchmark: each installs what it needs into .venv on first use
+# make reproduce, make test, make benchmark, make rehearsal (SCALE=0.1: a tenth of the published size): each installs what it needs into .venv on first use
 PYTHON ?= python3
 DATA ?= simulated
+SCALE ?= 1
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: reproduce test benchmark install clean
+.PHONY: reproduce test benchmark rehearsal install clean
 
 install: $(VENV)/installed
 
@@ -25,6 +26,9 @@ test: install
 
 benchmark: install
 	$(RUN) -m experiments.benchmarks
+
+rehearsal: install
+	$(RUN) -m experiments.benchmarks.rehearsal --scale $(SCALE)
 
 clean:
 	rm -rf $(VENV) stores outputs multirun dist
