@@ -1,12 +1,17 @@
-"""A cohort with a known truth: genome, genes, expression and methylation drawn from one seed.
+"""A cohort with a known truth: genome, genes, expression and methylation drawn from one seed, like real cohorts.
 
-Methylation is a sum on the logit scale: a base level set by the CpG density around the CpG, a trans term (a motif near
-the CpG × the expression of the driver gene of that motif), a cis term (the expression of the nearest genes), an offset
-of each CpG that nothing predicts, and measurement noise. Offset and noise are symmetric on that scale, so the terms
-without them give the best possible prediction under L1 loss. That ceiling lies beside the store as
-``<store stem>.truth.h5``; prediction errors can be read against it.
+Methylation is a sum on a scale of its own, which is the logit but flattened where hardly anything is methylated: a base
+level (the CpG density around the CpG and the nearest transcription start), a trans term (a motif near the CpG × the
+expression of the driver gene of that motif), a cis term (the expression of near genes), what is a CpG's own and only
+its labels tell (an offset and a response to the factors behind the expression), and noise. All that is drawn for a CpG
+is correlated with that of its neighbours. Own terms and noise are symmetric, so the sum without them gives the best
+possible prediction under L1 loss. That ceiling lies beside the store as ``<store stem>.truth.h5``; prediction errors
+can be read against it. For a CpG never seen it leaves out what measured neighbours could tell.
 
-Axis letters: C CpGs, S samples, G genes, L bases, D drivers, N (CpG, gene) entries, P planted motifs, K latent factors.
+The constants follow measured cohorts whose CpGs were not chosen for varying: all HM27 CpGs of chr17 in BRCA tumours,
+and random HM450 CpGs in COAD tumours (``python -m experiments.simulated`` compares).
+
+Axis letters: C CpGs, S samples, G genes, L bases, D drivers, N (CpG, gene) entries, K latent factors, H hidden factors.
 """
 
 import json
@@ -20,37 +25,48 @@ from numpy.random import Generator
 from scipy.sparse import csr_array
 from scipy.special import expit
 
-from methyl_lightning.data.distances import gene_distances, gene_position
-from methyl_lightning.data.store import ALPHABET, Distances, Store, write_store
+from methyl_lightning.data.distances import gene_distances, nearest_gene
+from methyl_lightning.data.store import Distances, Store, write_store
 from methyl_lightning.files import replacing
-
-A, C, G, T = (ALPHABET.index(letter) for letter in "ACGT")
-SEA, NEAR, SHORE, ISLAND = range(4)
-ZONE_NAMES = ("OpenSea", "OpenSea", "Shore", "Island")  # the relations of Illumina's annotation
-ZONE_SHARES = np.array([0.10, 0.30, 0.25, 0.35])  # of the CpGs, as on an array that favours promoters
-
-BASES_PER_GENE = 20_000
-GENE_MARGIN = 2_000  # no transcription start nearer to a chromosome end
-NEAR_BP = 5_000  # from a transcription start
-SHORE_BP = 2_000  # from an island
-ISLAND_SHARE = 0.8  # of the genes
-BACKGROUND = np.repeat(np.array([A, C, G, T], dtype=np.uint8), [75, 53, 53, 75])  # 41 % GC
-RICH = np.repeat(np.array([A, C, G, T], dtype=np.uint8), [45, 83, 83, 45])  # 65 % GC
-CPG_LOSS = 0.78  # of the CpGs outside islands
-
-MOTIF_LENGTH = 10
-MOTIF_SLOT = 15  # a motif starts at base 0…5 of its slot
-MOTIF_REACH = 120
-MOTIF_SHARE = 0.45  # of the CpGs
+from methyl_lightning.prepare.simulated_genome import (
+    BASES_PER_GENE,
+    ISLAND,
+    ISLAND_SHARE,
+    ZONE_NAMES,
+    choose_cpgs,
+    draw_genes,
+    draw_genome,
+    is_cpg,
+    plant_motifs,
+)
 
 PAIRED_SHARE = 0.07  # of the patients
 N_FACTORS = 8
+SILENT_SHARE = (0.6, 0.08)  # of the genes without and with an island: mean beta at a start × mean expression r = -.5
 
-ISLAND_LOGIT, SEA_LOGIT = -2.2, 1.6
-HALF_DENSITY, DENSITY_SCALE = 0.045, 0.010  # CpGs a base
-TRANS_LOGIT = 1.5
-CIS_LOGIT, CIS_HALVING_BP, CIS_LIMIT_BP = -0.9, 2_000, 10_000
-OFFSET_SD, NOISE_SD = 0.6, 0.7  # logit
+# base level: the mean logit falls from .4 to -3.9 as the 122 bp around a CpG hold 0 to 13 and more others (chr17)
+SEA_LEVEL, DENSITY_DROP, HALF_DENSITY = 2.0, 9.0, 7.0
+LOCAL_BP = 122
+# islands have a mean logit of -2.7 within 2 kb of a start and of -.1 farther off (COAD); a silent gene's start has none
+PROMOTER_DROP, PROMOTER_HALVING_BP = 0.35, 2_000  # a unit of the gene's mean expression
+# below this logit CpGs vary less: logits have an sd of .3 instead of .9 (chr17), of .2 instead of .7 (COAD)
+KNEE, QUIET = -2.5, 0.35
+# between CpGs of like density logits have an sd of 2 (chr17); levels of CpGs 300 bp apart correlate .8, 1.5 kb .15
+OFFSET_SD, REGION_BP = 2.3, 1_400
+
+# within a CpG, over samples, logits have an sd of .9 (chr17), .7 (COAD), from .5 to 1.3 (10th and 90th percentile)
+SPREAD, SPREAD_SD = 0.8, 0.35  # median sd, and sd of its log
+# shares of that variance; the rest is noise of each cell
+RESPONSE_SHARE = 0.08  # own labels predict with r = .31 (chr17), .26 (COAD)
+HIDDEN_SHARE, N_HIDDEN = 0.35, 3  # correlations of CpGs far apart have an sd of .18, .20
+SHIFT_SHARE = 0.04  # and a mean of .06, .04
+REGION_SHARE = 0.12  # CpGs below 100 bp apart correlate .55, 1.5 kb .18
+
+TRANS = 0.3  # chosen: as strong as an acting gene at its start
+# CpGs near a start correlate with the expression by -.09 on average, with an sd of .15 beyond chance: few genes act
+CIS_GENES, CIS = 0.35, -0.3
+CIS_HALVING_BP = (1_000, 3_000)  # upstream and downstream: -.01 and -.06 at 1.5 to 5 kb
+CIS_LIMIT_BP = 10_000
 
 
 def simulate(
@@ -62,6 +78,7 @@ def simulate(
     window: int = 800,
     n_chromosomes: int = 10,
     n_drivers: int = 2,
+    effects: float = 1.0,
     missing: float = 0.02,
     limit_bp: int = 100_000,
     seed: int = 0,
@@ -78,6 +95,8 @@ def simulate(
         Bases around each CpG, even; the C stands at index ``window / 2 - 1``.
     n_drivers
         Number of (motif, driver gene) couples.
+    effects
+        How many times as strong as in real cohorts drivers and near genes act: what is planted is found sooner then.
     missing
         Share of the beta values that is missing, at random.
     limit_bp
@@ -95,11 +114,11 @@ def simulate(
     _check_settings(settings)
     rng = np.random.default_rng(seed)
     shape = (n_chromosomes, BASES_PER_GENE * -(-n_genes // n_chromosomes))
-    genes = _genes(rng, n_genes, shape)
-    zone = _zones(rng, genes, shape)
-    genome = _genome(rng, zone)
-    chrom_C, position_C = _choose_cpgs(rng, genome, zone, n_cpgs, window)
-    motifs, motif_C = _plant_motifs(rng, genome, chrom_C, position_C, n_drivers, window)
+    genes = draw_genes(rng, n_genes, shape)
+    has_island_G = rng.random(n_genes) < ISLAND_SHARE
+    genome, zone = draw_genome(rng, genes, has_island_G, shape)
+    chrom_C, position_C, anchor_C = choose_cpgs(rng, genome, zone, n_cpgs, window)
+    motifs, motif_C = plant_motifs(rng, genome, chrom_C, position_C, anchor_C, n_drivers, window)
     sequence_CL = genome[chrom_C[:, None], position_C[:, None] + np.arange(window) - (window // 2 - 1)]
     cpgs = pd.DataFrame(
         {
@@ -111,31 +130,45 @@ def simulate(
     )
     samples = _samples(rng, n_patients)
     driver_D = rng.choice(n_genes, n_drivers, replace=False)
-    expression_SG = _expression(rng, samples, n_genes, driver_D)
-    effect_D = TRANS_LOGIT * rng.uniform(0.85, 1.15, n_drivers) * np.where(np.arange(n_drivers) % 2, -1, 1)
-    near = gene_distances(cpgs, genes, CIS_LIMIT_BP)
-    weight_N = CIS_LOGIT * 0.5 ** (np.abs(near.bp_N) / CIS_HALVING_BP)
+    expression_SG, factor_SK = _expression(rng, samples, has_island_G, driver_D)
+    standard_SG = (expression_SG - expression_SG.mean(axis=0)) / np.maximum(expression_SG.std(axis=0), 0.3)
 
+    effect_D = effects * TRANS * rng.uniform(0.85, 1.15, n_drivers) * np.where(np.arange(n_drivers) % 2, -1, 1)
     coupling_CD = np.where(motif_C[:, None] == np.arange(n_drivers), effect_D, 0.0)
-    logit_CS = _predictable_logit(sequence_CL, expression_SG, coupling_CD, driver_D, near, weight_N)
-    offset_C = rng.normal(0, OFFSET_SD, n_cpgs)
-    noise_CS = rng.normal(0, NOISE_SD, logit_CS.shape)
-    beta_CS = expit(logit_CS + offset_C[:, None] + noise_CS)
+    cis, weight_N = _cis(rng, cpgs, genes)
+    weight_N *= effects
+    cis_CG = csr_array((weight_N, cis.gene_N, cis.indptr_C), shape=(n_cpgs, n_genes))
+    base_C = _base_level(sequence_CL, gene_distances(cpgs, genes, 10 * PROMOTER_HALVING_BP), expression_SG.mean(axis=0))
+    told_CS = base_C[:, None] + coupling_CD @ standard_SG[:, driver_D].T + cis_CG @ standard_SG.T
+
+    spread_C1 = SPREAD * rng.lognormal(0, SPREAD_SD, (n_cpgs, 1))
+    offset_C = OFFSET_SD * _along_genome(rng, chrom_C, position_C, 1)[:, 0]
+    response_CS = _along_genome(rng, chrom_C, position_C, N_FACTORS) @ factor_SK.T / np.sqrt(N_FACTORS)
+    hidden_CS = _along_genome(rng, chrom_C, position_C, N_HIDDEN) @ rng.normal(size=(N_HIDDEN, len(samples)))
+    region_CS = _along_genome(rng, chrom_C, position_C, len(samples))
+    noise_CS = (
+        np.sqrt(SHIFT_SHARE) * rng.normal(size=len(samples))
+        + np.sqrt(HIDDEN_SHARE / N_HIDDEN) * hidden_CS
+        + np.sqrt(REGION_SHARE) * region_CS
+        + np.sqrt(1 - RESPONSE_SHARE - SHIFT_SHARE - HIDDEN_SHARE - REGION_SHARE) * rng.normal(size=told_CS.shape)
+    )
+    own_CS = told_CS + offset_C[:, None] + spread_C1 * np.sqrt(RESPONSE_SHARE) * response_CS
+    beta_CS = to_beta(own_CS + spread_C1 * noise_CS)
     beta_CS[rng.random(beta_CS.shape) < missing] = np.nan
 
     truth = _truth_path(store)
     with replacing(truth, "truth") as temporary, h5py.File(temporary, "w") as file:
         file.attrs["settings"] = json.dumps(settings, sort_keys=True)
-        file["beta_noise_free"] = expit(logit_CS + offset_C[:, None]).astype(np.float32)
-        file["beta_without_offset"] = expit(logit_CS).astype(np.float32)
+        file["beta_noise_free"] = to_beta(own_CS).astype(np.float32)
+        file["beta_without_offset"] = to_beta(told_CS).astype(np.float32)
         file["drivers/gene"] = driver_D
         file["drivers/motif"] = motifs
         file["drivers/effect"] = effect_D
         file["cpgs/motif"] = motif_C
         file["cpgs/island"] = zone[chrom_C, position_C] == ISLAND
         file["cpgs/offset"] = offset_C
-        file["cis/cpg"] = np.repeat(np.arange(n_cpgs), np.diff(near.indptr_C))
-        file["cis/gene"] = near.gene_N
+        file["cis/cpg"] = np.repeat(np.arange(n_cpgs), np.diff(cis.indptr_C))
+        file["cis/gene"] = cis.gene_N
         file["cis/weight"] = weight_N
     write_store(
         store,
@@ -164,7 +197,7 @@ def read_ceiling(
     cpg_index_C, sample_index_S
         Rows and columns, in the order wanted.
     cpg_seen
-        Whether the CpGs were seen in training: only then can their offsets be known.
+        Whether the CpGs were seen in training: only then can their own offsets and responses be known.
 
     Returns
     -------
@@ -196,6 +229,7 @@ def _check_settings(settings: dict[str, Any]) -> None:
         "n_genes": (max(settings["n_chromosomes"], settings["n_drivers"]), 100_000),
         "window": (40, 4000),
         "limit_bp": (1, 10**9),
+        "effects": (0, 100),
         "seed": (0, 2**63),
     }
     for name, (low, high) in allowed.items():
@@ -205,111 +239,6 @@ def _check_settings(settings: dict[str, Any]) -> None:
         raise ValueError(f"window={settings['window']}: must be even")
     if not 0 <= settings["missing"] < 1:
         raise ValueError(f"missing={settings['missing']}: must be at least 0 and below 1")
-
-
-def _genes(rng: Generator, n_genes: int, shape: tuple[int, int]) -> pd.DataFrame:
-    """Draw the gene table, evenly over the chromosomes, in the order of the genome."""
-    n_chromosomes, length = shape
-    chrom_G = np.sort(np.arange(n_genes) % n_chromosomes)
-    tss_G = rng.integers(GENE_MARGIN, length - GENE_MARGIN, n_genes)
-    tss_G = tss_G[np.lexsort((tss_G, chrom_G))]
-    body_G = np.clip(rng.lognormal(np.log(8_000), 1.0, n_genes), 500, 100_000).astype(np.int64)
-    plus_G = rng.random(n_genes) < 0.5
-    return pd.DataFrame(
-        {
-            "symbol": [f"GENE{g:05d}" for g in range(n_genes)],
-            "id": [f"SIMG{g:011d}" for g in range(n_genes)],
-            "chrom": np.char.add("chr", (chrom_G + 1).astype(str)).astype(object),
-            "start": np.where(plus_G, tss_G, np.maximum(tss_G + 1 - body_G, 0)),
-            "end": np.where(plus_G, np.minimum(tss_G + body_G, length), tss_G + 1),
-            "strand": np.where(plus_G, "+", "-").astype(object),
-        }
-    )
-
-
-def _zones(rng: Generator, genes: pd.DataFrame, shape: tuple[int, int]) -> np.ndarray:
-    """Mark every base of the genome as sea, near a gene, shore or island (uint8 [chromosome, base])."""
-    zone = np.full(shape, SEA, dtype=np.uint8)
-    tss_G = gene_position(genes, "tss")
-    chrom_G = pd.factorize(genes["chrom"])[0]
-    length_G = rng.integers(500, 2_001, len(genes))
-    start_G = tss_G - (length_G * rng.uniform(0.3, 0.7, len(genes))).astype(np.int64)
-    has_island_G = rng.random(len(genes)) < ISLAND_SHARE
-    for kind, reach, low_G, high_G, use_G in (
-        (NEAR, NEAR_BP, tss_G, tss_G + 1, np.full(len(genes), True)),
-        (SHORE, SHORE_BP, start_G, start_G + length_G, has_island_G),
-        (ISLAND, 0, start_G, start_G + length_G, has_island_G),
-    ):
-        for g in np.flatnonzero(use_G):
-            zone[chrom_G[g], max(low_G[g] - reach, 0) : high_G[g] + reach] = kind
-    return zone
-
-
-def _genome(rng: Generator, zone: np.ndarray) -> np.ndarray:
-    """Draw the bases (uint8 [chromosome, base]); outside islands most CpGs have mutated to TG or CA."""
-    island = zone == ISLAND
-    draw = rng.integers(0, 256, zone.shape, dtype=np.uint8)
-    genome = np.where(island, RICH[draw], BACKGROUND[draw])
-    row, base = np.nonzero(_is_cpg(genome) & ~island[:, :-1])
-    fate = rng.random(len(row))
-    to_tg, to_ca = fate < CPG_LOSS / 2, (fate >= CPG_LOSS / 2) & (fate < CPG_LOSS)
-    genome[row[to_tg], base[to_tg]] = T
-    genome[row[to_ca], base[to_ca] + 1] = A
-    return genome
-
-
-def _is_cpg(bases: np.ndarray) -> np.ndarray:
-    """Tell where a C is followed by a G along the last axis (one shorter than ``bases``)."""
-    return (bases[..., :-1] == C) & (bases[..., 1:] == G)
-
-
-def _choose_cpgs(
-    rng: Generator, genome: np.ndarray, zone: np.ndarray, n_cpgs: int, window: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Choose CpGs by the shares of the zones, so far apart that no window shows a motif planted for another CpG.
-
-    Returns row in the genome and base of the C, int64 [C] each, in the order of the genome.
-    """
-    half, length = window // 2, genome.shape[1]
-    chrom, position = np.nonzero(_is_cpg(genome))
-    inside = (position >= half - 1) & (position < length - half)
-    chrom, position = chrom[inside], position[inside]
-    kind = zone[chrom, position]
-    weight = (ZONE_SHARES / np.maximum(np.bincount(kind, minlength=len(ZONE_SHARES)), 1))[kind]
-    spacing = half + MOTIF_REACH + MOTIF_LENGTH
-    free = np.full(genome.shape, True)
-    chosen: list[int] = []
-    for i in np.argsort(rng.exponential(size=len(weight)) / weight, kind="stable"):
-        if free[chrom[i], position[i]]:
-            free[chrom[i], max(position[i] - spacing, 0) : position[i] + spacing + 1] = False
-            chosen.append(i)
-            if len(chosen) == n_cpgs:
-                chosen.sort()
-                return chrom[chosen], position[chosen]
-    raise ValueError(f"n_cpgs={n_cpgs}: must be at most {len(chosen)}, or n_genes larger, or window={window} smaller")
-
-
-def _plant_motifs(
-    rng: Generator, genome: np.ndarray, chrom_C: np.ndarray, position_C: np.ndarray, n_drivers: int, window: int
-) -> tuple[list[str], np.ndarray]:
-    """Write 2–4 copies of one motif (fewer where the window is too narrow) around some CpGs of the genome, in place.
-
-    Returns the motifs as text (distinct, without CG), and the motif of each CpG, int64 [C], −1 none.
-    """
-    candidate = rng.choice(4**MOTIF_LENGTH, 64 * n_drivers, replace=False)[:, None] // 4 ** np.arange(MOTIF_LENGTH) % 4
-    motif_DL = candidate[~_is_cpg(candidate).any(axis=1)][:n_drivers].astype(np.uint8)
-    n_cpgs = len(position_C)
-    motif_C = np.where(rng.random(n_cpgs) < MOTIF_SHARE, rng.integers(n_drivers, size=n_cpgs), -1)
-    n_slots = min(MOTIF_REACH, window // 2 - 1) // MOTIF_SLOT  # on each side of the CG
-    start = np.arange(n_slots) * MOTIF_SLOT
-    slot_start = np.concatenate([-MOTIF_SLOT - start, 2 + start])
-    rank = rng.random((n_cpgs, 2 * n_slots)).argsort(axis=1)
-    copies_C = rng.integers(2, 5, n_cpgs)
-    cpg_P, slot_P = np.nonzero((rank < copies_C[:, None]) & (motif_C >= 0)[:, None])
-    jitter_P = rng.integers(0, MOTIF_SLOT - MOTIF_LENGTH + 1, len(cpg_P))
-    start_P = position_C[cpg_P] + slot_start[slot_P] + jitter_P
-    genome[chrom_C[cpg_P][:, None], start_P[:, None] + np.arange(MOTIF_LENGTH)] = motif_DL[motif_C[cpg_P]]
-    return ["".join(ALPHABET[code] for code in motif_L) for motif_L in motif_DL], motif_C
 
 
 def _samples(rng: Generator, n_patients: int) -> pd.DataFrame:
@@ -329,8 +258,14 @@ def _samples(rng: Generator, n_patients: int) -> pd.DataFrame:
     )
 
 
-def _expression(rng: Generator, samples: pd.DataFrame, n_genes: int, driver_D: np.ndarray) -> np.ndarray:
-    """Draw expression from latent factors, tissue, patient and noise (float32 [S, G], log2(norm+1), ≥ 0)."""
+def _expression(
+    rng: Generator, samples: pd.DataFrame, has_island_G: np.ndarray, driver_D: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw expression from latent factors, tissue, patient and noise.
+
+    Returns float32 [S, G], log2(norm+1), ≥ 0, and the factors [S, K].
+    """
+    n_genes = len(has_island_G)
     patient_S = pd.factorize(samples["patient"])[0]
     n_patients = patient_S[-1] + 1
     tissue_S = np.where(samples["cohort"] == "TISSUE_A", -1.0, 1.0)
@@ -340,7 +275,7 @@ def _expression(rng: Generator, samples: pd.DataFrame, n_genes: int, driver_D: n
     loading_KG = rng.normal(size=(N_FACTORS, n_genes))
     loading_KG[:, driver_D] = np.eye(N_FACTORS)[:, np.arange(len(driver_D)) % N_FACTORS]
     loading_KG /= np.linalg.norm(loading_KG, axis=0)
-    silent_G = rng.random(n_genes) < 0.2
+    silent_G = rng.random(n_genes) < np.where(has_island_G, SILENT_SHARE[1], SILENT_SHARE[0])
     mean_G = np.where(silent_G, rng.exponential(0.2, n_genes), np.clip(rng.normal(8, 3, n_genes), 0, 16))
     sd_G = np.where(silent_G, 0.2, rng.gamma(4, 0.2, n_genes))
     mean_G[driver_D], sd_G[driver_D] = 8.0, 1.5
@@ -351,20 +286,40 @@ def _expression(rng: Generator, samples: pd.DataFrame, n_genes: int, driver_D: n
         + 0.35 * rng.normal(size=(n_patients, n_genes))[patient_S]
         + 0.40 * rng.normal(size=(len(samples), n_genes))
     )
-    return np.maximum(mean_G + sd_G * varying_SG, 0).astype(np.float32)
+    return np.maximum(mean_G + sd_G * varying_SG, 0).astype(np.float32), factor_SK
 
 
-def _predictable_logit(
-    sequence_CL: np.ndarray,
-    expression_SG: np.ndarray,
-    coupling_CD: np.ndarray,
-    driver_D: np.ndarray,
-    near: Distances,
-    weight_N: np.ndarray,
-) -> np.ndarray:
-    """Add base, trans and cis terms (float64 [C, S]); expression is standardised, by at least 0.3 for silent genes."""
-    density_C = (_is_cpg(sequence_CL).sum(axis=1) - 1) / (sequence_CL.shape[1] - 2)
-    base_C = SEA_LOGIT + (ISLAND_LOGIT - SEA_LOGIT) * expit((density_C - HALF_DENSITY) / DENSITY_SCALE)
-    standard_SG = (expression_SG - expression_SG.mean(axis=0)) / np.maximum(expression_SG.std(axis=0), 0.3)
-    cis_CG = csr_array((weight_N, near.gene_N, near.indptr_C), shape=(len(sequence_CL), expression_SG.shape[1]))
-    return base_C[:, None] + coupling_CD @ standard_SG[:, driver_D].T + cis_CG @ standard_SG.T
+def _base_level(sequence_CL: np.ndarray, near: Distances, mean_G: np.ndarray) -> np.ndarray:
+    """Compute the level that density, nearest start and mean expression there give each CpG (float64 [C])."""
+    middle, reach = sequence_CL.shape[1] // 2, min(LOCAL_BP, sequence_CL.shape[1]) // 2
+    others_C = is_cpg(sequence_CL[:, middle - reach : middle + reach]).sum(axis=1) - 1
+    density_C = others_C * LOCAL_BP / (2 * reach)
+    gene_C, bp_C = nearest_gene(near)
+    promoter_C = np.where(gene_C >= 0, mean_G[gene_C] * 0.5 ** (np.abs(bp_C) / PROMOTER_HALVING_BP), 0)
+    return SEA_LEVEL - DENSITY_DROP * density_C / (density_C + HALF_DENSITY) - PROMOTER_DROP * promoter_C
+
+
+def _cis(rng: Generator, cpgs: pd.DataFrame, genes: pd.DataFrame) -> tuple[Distances, np.ndarray]:
+    """Choose the genes whose expression lowers the CpGs near them, and by how much: their distances, weights [N]."""
+    acts_G = rng.random(len(genes)) < CIS_GENES
+    acting = np.flatnonzero(acts_G)
+    cis = gene_distances(cpgs, genes.iloc[acting].reset_index(drop=True), CIS_LIMIT_BP)
+    cis = cis._replace(gene_N=acting[cis.gene_N])
+    along_N = np.where(genes["strand"] == "-", 1, -1)[cis.gene_N] * cis.bp_N  # of the CpG, from the start
+    halving_N = np.where(along_N < 0, *CIS_HALVING_BP)
+    return cis, CIS * 0.5 ** (np.abs(along_N) / halving_N)
+
+
+def _along_genome(rng: Generator, chrom_C: np.ndarray, position_C: np.ndarray, n: int) -> np.ndarray:
+    """Draw n standard normal values a CpG that correlate by exp(−distance / ``REGION_BP``) (float64 [C, n])."""
+    value_CN = rng.normal(size=(len(position_C), n))
+    kept_C = np.where(np.diff(chrom_C), 0.0, np.exp(-np.abs(np.diff(position_C)) / REGION_BP))
+    for c, kept in enumerate(kept_C, start=1):
+        value_CN[c] = kept * value_CN[c - 1] + np.sqrt(1 - kept**2) * value_CN[c]
+    return value_CN
+
+
+def to_beta(level: np.ndarray) -> np.ndarray:
+    """Turn levels into beta: the logistic function, flattened where levels are low."""
+    above = level - KNEE
+    return expit(KNEE + QUIET * above + (1 - QUIET) * np.logaddexp(0, above))

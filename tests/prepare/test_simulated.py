@@ -9,7 +9,8 @@ import pytest
 
 from methyl_lightning.data.distances import gene_position
 from methyl_lightning.data.store import ALPHABET, Store
-from methyl_lightning.prepare.simulated import read_ceiling, simulate
+from methyl_lightning.metrics.scores import correlation_per_row
+from methyl_lightning.prepare.simulated import read_ceiling, simulate, to_beta
 
 SMALL: dict[str, Any] = {"n_cpgs": 300, "n_patients": 60, "n_genes": 120, "window": 200, "n_chromosomes": 3}
 
@@ -46,6 +47,12 @@ def cpg_counts(store: Store) -> np.ndarray:
     return np.array([text.count("CG") for text in letters(store)])
 
 
+def level_of(beta: np.ndarray) -> np.ndarray:
+    """Find the levels that give these values of beta."""
+    level = np.linspace(-20, 15, 100_001)
+    return np.interp(beta, to_beta(level), level)
+
+
 def test_every_window_has_its_cpg_in_the_middle(store: Store) -> None:
     assert store.sequence_CL.shape == (300, 200)
     assert {text[99:101] for text in letters(store)} == {"CG"}
@@ -76,8 +83,8 @@ def test_overlapping_windows_show_the_same_genome(tmp_path: Path) -> None:
 def test_islands_are_dense_and_unmethylated(store: Store, truth: dict[str, np.ndarray]) -> None:
     island, counts, beta = truth["cpgs/island"], cpg_counts(store), whole_beta(store)
     assert 0.15 < island.mean() < 0.5
-    assert np.median(counts[island]) > 3 * np.median(counts[~island])
-    assert np.nanmedian(beta[island]) < 0.25 < 0.65 < np.nanmedian(beta[~island])
+    assert np.median(counts[island]) > 2 * np.median(counts[~island])
+    assert np.nanmedian(beta[island]) < 0.1 < 0.2 < np.nanmedian(beta[~island])
 
 
 def test_motif_stands_only_in_the_windows_flagged(store: Store, truth: dict[str, np.ndarray]) -> None:
@@ -91,20 +98,33 @@ def test_motif_stands_only_in_the_windows_flagged(store: Store, truth: dict[str,
         assert (found[~flagged] > 0).mean() < 0.02
 
 
+def test_cpgs_of_a_cluster_share_their_motifs(tmp_path: Path) -> None:
+    simulate(tmp_path / "wide.h5", **SMALL | {"window": 800, "n_cpgs": 200})
+    store = Store(tmp_path / "wide.h5")
+    with h5py.File(tmp_path / "wide.truth.h5") as file:
+        motifs, motif_C = file["drivers/motif"].asstr()[:], file["cpgs/motif"][:]
+    near = np.abs(np.diff(store.position_C)) < 280
+    assert near.sum() > 50
+    assert (motif_C[1:] == motif_C[:-1])[near].all()
+    texts = letters(store)
+    assert {text[399:401] for text in texts} == {"CG"}
+    assert all(text.count(motifs[motif]) >= 2 for motif, text in zip(motif_C, texts, strict=True) if motif >= 0)
+
+
 def test_driver_acts_with_the_planted_sign_and_only_where_its_motif_is(
     store: Store, truth: dict[str, np.ndarray]
 ) -> None:
     assert set(np.sign(truth["drivers/effect"])) == {-1.0, 1.0}
-    logit = np.log(truth["beta_noise_free"] / (1 - truth["beta_noise_free"])).astype(np.float64)
+    level = level_of(truth["beta_without_offset"])
     driver_SD = store.expression_SG[:, truth["drivers/gene"]].astype(np.float64)
     driver_SD = (driver_SD - driver_SD.mean(axis=0)) / driver_SD.std(axis=0)
     with_cis = np.isin(np.arange(len(store.cpgs)), truth["cis/cpg"])
     effect_C = np.append(truth["drivers/effect"], 0)[truth["cpgs/motif"]]
-    centred_CS = logit - logit.mean(axis=1, keepdims=True)
+    centred_CS = level - level.mean(axis=1, keepdims=True)
     alone = np.flatnonzero(~with_cis)  # nothing but the trans term moves these
     assert len(alone)
     np.testing.assert_allclose(
-        centred_CS[alone], effect_C[alone, None] * driver_SD[:, truth["cpgs/motif"][alone]].T, atol=1e-4
+        centred_CS[alone], effect_C[alone, None] * driver_SD[:, truth["cpgs/motif"][alone]].T, atol=1e-3
     )
     for number, effect in enumerate(truth["drivers/effect"]):
         slope_C = centred_CS[truth["cpgs/motif"] == number] @ driver_SD[:, number] / len(driver_SD)
@@ -112,19 +132,32 @@ def test_driver_acts_with_the_planted_sign_and_only_where_its_motif_is(
 
 
 def test_near_expression_lowers_beta(store: Store, truth: dict[str, np.ndarray]) -> None:
-    bp = np.abs(
-        gene_position(store.genes, "tss")[truth["cis/gene"]] - store.cpgs["position"].to_numpy()[truth["cis/cpg"]]
-    )
-    assert (truth["cis/weight"] < 0).all()
-    np.testing.assert_allclose(truth["cis/weight"], -0.9 * 0.5 ** (bp / 2000))
-    close = bp < 1000
+    gene_N, cpg_N, weight_N = truth["cis/gene"], truth["cis/cpg"], truth["cis/weight"]
+    minus_N = (store.genes["strand"] == "-").to_numpy()[gene_N]
+    bp_N = gene_position(store.genes, "tss")[gene_N] - store.cpgs["position"].to_numpy()[cpg_N]
+    upstream_N = np.where(minus_N, bp_N < 0, bp_N > 0)
+    assert (weight_N < 0).all()
+    np.testing.assert_allclose(weight_N, -0.3 * 0.5 ** (np.abs(bp_N) / np.where(upstream_N, 1000, 3000)))
+    assert 0.2 < len(np.unique(gene_N)) / len(store.genes) < 0.5  # few genes act
+    close_N = np.abs(bp_N) < 1000
     beta, expression = truth["beta_without_offset"], store.expression_SG
     r = [
         np.corrcoef(beta[c], expression[:, g])[0, 1]
-        for c, g in zip(truth["cis/cpg"][close], truth["cis/gene"][close], strict=True)
+        for c, g in zip(cpg_N[close_N], gene_N[close_N], strict=True)
         if truth["cpgs/motif"][c] < 0
     ]
     assert np.median(r) < -0.5
+
+
+def test_effects_are_stronger_where_asked_and_nothing_else_changes(
+    truth: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    simulate(tmp_path / "strong.h5", **SMALL, effects=3)
+    with h5py.File(tmp_path / "strong.truth.h5") as file:
+        for name in ("drivers/effect", "cis/weight"):
+            np.testing.assert_allclose(file[name][:], 3 * truth[name])
+        for name in ("drivers/gene", "cis/gene", "cpgs/motif", "cpgs/offset"):
+            np.testing.assert_array_equal(file[name][:], truth[name])
 
 
 def test_distances_equal_a_loop_over_genes(store: Store) -> None:
@@ -166,9 +199,29 @@ def test_beta_is_bimodal_with_random_gaps(store: Store) -> None:
     seen = beta[~np.isnan(beta)]
     assert seen.min() >= 0
     assert seen.max() <= 1
-    low, middle, high = np.histogram(seen, bins=[0, 0.25, 0.5, 1])[0] / len(seen)
-    assert low > middle
-    assert high > 3 * middle
+    low, middle, high = np.histogram(seen, bins=[0, 0.2, 0.8, 1], density=True)[0]
+    assert low > 4 * middle
+    assert high > 1.3 * middle
+
+
+def test_statistics_are_those_of_cpgs_that_were_not_chosen_for_varying(tmp_path: Path) -> None:
+    """Each range is that between all HM27 CpGs of a chromosome and random CpGs of HM450, as measured."""
+    simulate(tmp_path / "cohort.h5", n_cpgs=1000, n_patients=100, n_genes=250)
+    store = Store(tmp_path / "cohort.h5")
+    beta = whole_beta(store)
+    mean, sd = np.nanmean(beta, axis=1), np.nanstd(beta, axis=1)
+    assert 0.86 < np.var(mean) / np.nanvar(beta) < 0.91
+    assert 0.32 < (mean < 0.2).mean() < 0.61
+    assert 0.09 < (mean > 0.8).mean() < 0.27
+    assert 0.005 < np.median(sd[mean < 0.05]) < 0.013
+    assert 0.15 < np.median(sd[(mean > 0.4) & (mean < 0.6)]) < 0.2
+    gap, same = np.diff(store.position_C), store.cpgs["chrom"][1:].to_numpy() == store.cpgs["chrom"][:-1].to_numpy()
+    pairs = np.flatnonzero(same & (gap < 400))
+    assert len(pairs) > 200
+    assert 0.6 < np.corrcoef(mean[pairs], mean[pairs + 1])[0, 1] < 0.9
+    left, right = beta[pairs], np.where(np.isnan(beta[pairs]), np.nan, beta[pairs + 1])
+    r = correlation_per_row(np.where(np.isnan(right), np.nan, left), np.nan_to_num(right))
+    assert 0.35 < r.mean() < 0.6
 
 
 def test_noise_free_beta_beats_any_constant(store: Store, path: Path) -> None:
@@ -182,8 +235,7 @@ def test_noise_free_beta_beats_any_constant(store: Store, path: Path) -> None:
             np.nanmedian(beta),
         )
     ]
-    assert errors[0] < errors[1] < errors[3] / 2
-    assert errors[0] < errors[2]
+    assert errors[0] < errors[2] < errors[1] < 0.8 * errors[3]
 
 
 def test_ceiling_picks_rows_and_columns(path: Path, truth: dict[str, np.ndarray]) -> None:
@@ -203,7 +255,7 @@ def test_no_ceiling_without_the_truth_of_this_store(tmp_path: Path) -> None:
 
 
 def test_provenance_names_settings_and_truth(store: Store) -> None:
-    rest = {"n_drivers": 2, "missing": 0.02, "limit_bp": 100_000, "seed": 0}
+    rest = {"n_drivers": 2, "effects": 1.0, "missing": 0.02, "limit_bp": 100_000, "seed": 0}
     assert store.attributes["provenance"] == {
         "source": "simulated",
         "settings": SMALL | rest,
@@ -236,6 +288,7 @@ def test_same_seed_same_arrays(store: Store, tmp_path: Path) -> None:
         ("n_genes", 2),
         ("n_chromosomes", 0),
         ("n_drivers", 0),
+        ("effects", -1),
         ("missing", 1.0),
         ("missing", float("nan")),
         ("limit_bp", 0),
