@@ -36,7 +36,7 @@ from methyl_lightning.prepare.simulated import simulate
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> GridDataModule:
     """Simulate a cohort large enough to learn from."""
     path = tmp_path_factory.mktemp("cohort") / "cohort.h5"
-    simulate(path, n_cpgs=700, n_patients=100, n_genes=150, window=200, seed=2)
+    simulate(path, n_cpgs=700, n_patients=100, n_genes=150, window=200, seed=2, effects=10)
     return GridDataModule(str(path))
 
 

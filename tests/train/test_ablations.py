@@ -21,7 +21,7 @@ SCORES = ("mae", "mas_pcc", "mac_pcc")
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> GridDataModule:
     path = tmp_path_factory.mktemp("cohort") / "cohort.h5"
-    simulate(path, n_cpgs=600, n_patients=80, n_genes=60, window=80, seed=3)
+    simulate(path, n_cpgs=600, n_patients=80, n_genes=60, window=80, seed=3, effects=5)
     return GridDataModule(str(path), block=(48, 64))
 
 
@@ -52,20 +52,19 @@ def trained_scores(cohort: GridDataModule, without: list[str]) -> dict[str, floa
 
 
 def test_without_sequence_unseen_cpgs_are_alike(headline: dict[str, dict[str, float]]) -> None:
-    """Base levels follow the CpG density, and which CpG follows which driver gene is written in its motif."""
+    """Base levels follow CpG density and near genes, and which CpG follows which driver gene is written in its motif."""
     whole, without = headline["whole"], headline["sequence"]
-    assert whole["mae"] < without["mae"] - 0.04
-    assert whole["mac_pcc"] > 0.5 and without["mac_pcc"] < whole["mac_pcc"] - 0.3
-    assert whole["mas_pcc"] > 0.25 and without["mas_pcc"] < whole["mas_pcc"] - 0.15
+    assert whole["mae"] < without["mae"] - 0.02
+    assert whole["mac_pcc"] > 0.5 and without["mac_pcc"] < whole["mac_pcc"] - 0.1
+    assert whole["mas_pcc"] > 0.25 and without["mas_pcc"] < whole["mas_pcc"] - 0.1
 
 
 def test_without_expression_samples_are_alike(headline: dict[str, dict[str, float]]) -> None:
     """Levels of CpGs are still told, differences between samples are not."""
     whole, without = headline["whole"], headline["expression"]
     assert np.isnan(without["mas_pcc"])
-    assert without["mac_pcc"] > 0.4
+    assert without["mac_pcc"] > 0.3
     assert whole["mae"] < without["mae"] - 0.01
-    assert without["mae"] < headline["sequence"]["mae"] - 0.03
 
 
 @pytest.mark.parametrize(("variant", "reach_bp"), [(3, 20_000), (1, 2_001)])
