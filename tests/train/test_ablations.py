@@ -52,7 +52,7 @@ def trained_scores(cohort: GridDataModule, without: list[str]) -> dict[str, floa
 
 
 def test_without_sequence_unseen_cpgs_are_alike(headline: dict[str, dict[str, float]]) -> None:
-    """Base levels follow CpG density and near genes, and which CpG follows which driver gene is written in its motif."""
+    """Base levels follow CpG density and near genes, and which driver gene a CpG follows is written in its motif."""
     whole, without = headline["whole"], headline["sequence"]
     assert whole["mae"] < without["mae"] - 0.02
     assert whole["mac_pcc"] > 0.5 and without["mac_pcc"] < whole["mac_pcc"] - 0.1
