@@ -29,7 +29,7 @@ from methyl_lightning.metrics.bootstrap import bootstrap_grid, interval
 from methyl_lightning.model.checkpoint import load_checkpoint
 from methyl_lightning.model.grid import predict_grid, to_anndata
 from methyl_lightning.model.module import MethylationModule
-from methyl_lightning.prepare.simulated import read_ceiling
+from methyl_lightning.prepare.ceiling import read_ceiling
 
 Grids = dict[str, tuple[np.ndarray, np.ndarray]]  # view → measured and predicted beta [C, S]
 
@@ -92,7 +92,7 @@ def evaluate_ceiling(store: Store, split: Split, folder: Path, seed: int) -> Non
     """Write the best attainable metrics of a simulated cohort; nothing where the truth is not known."""
     grids = {}
     for view in TEST_VIEWS:
-        truth_CS = read_ceiling(store.path, *split.view(view), cpg_seen=view.startswith("train_cpg"))
+        truth_CS = read_ceiling(store.path, *split.view(view), split.cpg["train"])
         if truth_CS is None:
             return
         grids[view] = store.beta(*split.view(view)), truth_CS

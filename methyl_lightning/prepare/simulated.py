@@ -4,9 +4,9 @@ Methylation is a sum on a scale of its own, which is the logit but flattened whe
 level (the CpG density around the CpG and the nearest transcription start), a trans term (a motif near the CpG × the
 expression of the driver gene of that motif), a cis term (the expression of near genes), what is a CpG's own and only
 its labels tell (an offset and a response to the factors behind the expression), and noise. All that is drawn for a CpG
-is correlated with that of its neighbours. Own terms and noise are symmetric, so the sum without them gives the best
-possible prediction under L1 loss. That ceiling lies beside the store as ``<store stem>.truth.h5``; prediction errors
-can be read against it. For a CpG never seen it leaves out what measured neighbours could tell.
+is correlated with that of its neighbours. What is not known of own terms, and noise, is symmetric, so the sum without
+them gives the best possible prediction under L1 loss (:mod:`methyl_lightning.prepare.ceiling`); what it takes lies
+beside the store as ``<store stem>.truth.h5``.
 
 The constants follow measured cohorts whose CpGs were not chosen for varying: all HM27 CpGs of chr17 in BRCA tumours,
 and random HM450 CpGs in COAD tumours (``python -m experiments.simulated`` compares).
@@ -23,11 +23,11 @@ import numpy as np
 import pandas as pd
 from numpy.random import Generator
 from scipy.sparse import csr_array
-from scipy.special import expit
 
 from methyl_lightning.data.distances import gene_distances, nearest_gene
-from methyl_lightning.data.store import Distances, Store, write_store
+from methyl_lightning.data.store import Distances, write_store
 from methyl_lightning.files import replacing
+from methyl_lightning.prepare.ceiling import REGION_BP, to_beta, truth_path
 from methyl_lightning.prepare.simulated_genome import (
     BASES_PER_GENE,
     ISLAND,
@@ -49,10 +49,7 @@ SEA_LEVEL, DENSITY_DROP, HALF_DENSITY = 2.0, 9.0, 7.0
 LOCAL_BP = 122
 # islands have a mean logit of -2.7 within 2 kb of a start and of -.1 farther off (COAD); a silent gene's start has none
 PROMOTER_DROP, PROMOTER_HALVING_BP = 0.35, 2_000  # a unit of the gene's mean expression
-# below this logit CpGs vary less: logits have an sd of .3 instead of .9 (chr17), of .2 instead of .7 (COAD)
-KNEE, QUIET = -2.5, 0.35
-# between CpGs of like density logits have an sd of 2 (chr17); levels of CpGs 300 bp apart correlate .8, 1.5 kb .15
-OFFSET_SD, REGION_BP = 2.3, 1_400
+OFFSET_SD = 2.3  # between CpGs of like density logits have an sd of 2 (chr17)
 
 # within a CpG, over samples, logits have an sd of .9 (chr17), .7 (COAD), from .5 to 1.3 (10th and 90th percentile)
 SPREAD, SPREAD_SD = 0.8, 0.35  # median sd, and sd of its log
@@ -142,8 +139,9 @@ def simulate(
     told_CS = base_C[:, None] + coupling_CD @ standard_SG[:, driver_D].T + cis_CG @ standard_SG.T
 
     spread_C1 = SPREAD * rng.lognormal(0, SPREAD_SD, (n_cpgs, 1))
-    offset_C = OFFSET_SD * _along_genome(rng, chrom_C, position_C, 1)[:, 0]
-    response_CS = _along_genome(rng, chrom_C, position_C, N_FACTORS) @ factor_SK.T / np.sqrt(N_FACTORS)
+    offset_C = _along_genome(rng, chrom_C, position_C, 1)[:, 0]
+    response_CK = _along_genome(rng, chrom_C, position_C, N_FACTORS)
+    factor_SK *= np.sqrt(RESPONSE_SHARE / N_FACTORS)
     hidden_CS = _along_genome(rng, chrom_C, position_C, N_HIDDEN) @ rng.normal(size=(N_HIDDEN, len(samples)))
     region_CS = _along_genome(rng, chrom_C, position_C, len(samples))
     noise_CS = (
@@ -152,21 +150,22 @@ def simulate(
         + np.sqrt(REGION_SHARE) * region_CS
         + np.sqrt(1 - RESPONSE_SHARE - SHIFT_SHARE - HIDDEN_SHARE - REGION_SHARE) * rng.normal(size=told_CS.shape)
     )
-    own_CS = told_CS + offset_C[:, None] + spread_C1 * np.sqrt(RESPONSE_SHARE) * response_CS
+    own_CS = told_CS + OFFSET_SD * offset_C[:, None] + spread_C1 * (response_CK @ factor_SK.T)
     beta_CS = to_beta(own_CS + spread_C1 * noise_CS)
     beta_CS[rng.random(beta_CS.shape) < missing] = np.nan
 
-    truth = _truth_path(store)
+    truth = truth_path(store)
     with replacing(truth, "truth") as temporary, h5py.File(temporary, "w") as file:
         file.attrs["settings"] = json.dumps(settings, sort_keys=True)
-        file["beta_noise_free"] = to_beta(own_CS).astype(np.float32)
-        file["beta_without_offset"] = to_beta(told_CS).astype(np.float32)
+        file["level"] = told_CS.astype(np.float32)
+        file["samples/factor"] = factor_SK
         file["drivers/gene"] = driver_D
         file["drivers/motif"] = motifs
         file["drivers/effect"] = effect_D
         file["cpgs/motif"] = motif_C
         file["cpgs/island"] = zone[chrom_C, position_C] == ISLAND
-        file["cpgs/offset"] = offset_C
+        file["cpgs/offset"], file["cpgs/response"], file["cpgs/spread"] = offset_C, response_CK, spread_C1[:, 0]
+        file["cpgs/offset"].attrs["sd"], file["cpgs/spread"].attrs["median"] = OFFSET_SD, SPREAD
         file["cis/cpg"] = np.repeat(np.arange(n_cpgs), np.diff(cis.indptr_C))
         file["cis/gene"] = cis.gene_N
         file["cis/weight"] = weight_N
@@ -183,40 +182,6 @@ def simulate(
         assembly="simulated",
         provenance={"source": "simulated", "settings": settings, "truth": truth.name},
     )
-
-
-def read_ceiling(
-    store_path: str | Path, cpg_index_C: np.ndarray, sample_index_S: np.ndarray, cpg_seen: bool
-) -> np.ndarray | None:
-    """Read the best possible prediction of a part of the grid.
-
-    Parameters
-    ----------
-    store_path
-        Complete store.
-    cpg_index_C, sample_index_S
-        Rows and columns, in the order wanted.
-    cpg_seen
-        Whether the CpGs were seen in training: only then can their own offsets and responses be known.
-
-    Returns
-    -------
-    numpy.ndarray or None
-        float32 [C, S]; None where the store is not simulated or its truth does not lie beside it.
-    """
-    provenance = Store(store_path).attributes["provenance"]
-    truth = _truth_path(store_path)
-    if provenance.get("source") != "simulated" or not truth.is_file():
-        return None
-    with h5py.File(truth, "r") as file:
-        if json.loads(file.attrs["settings"]) != provenance["settings"]:
-            return None
-        beta_CS = file["beta_noise_free" if cpg_seen else "beta_without_offset"][:]
-    return beta_CS[cpg_index_C[:, None], sample_index_S[None, :]]
-
-
-def _truth_path(store: str | Path) -> Path:
-    return Path(store).with_suffix(".truth.h5")
 
 
 def _check_settings(settings: dict[str, Any]) -> None:
@@ -317,9 +282,3 @@ def _along_genome(rng: Generator, chrom_C: np.ndarray, position_C: np.ndarray, n
     for c, kept in enumerate(kept_C, start=1):
         value_CN[c] = kept * value_CN[c - 1] + np.sqrt(1 - kept**2) * value_CN[c]
     return value_CN
-
-
-def to_beta(level: np.ndarray) -> np.ndarray:
-    """Turn levels into beta: the logistic function, flattened where levels are low."""
-    above = level - KNEE
-    return expit(KNEE + QUIET * above + (1 - QUIET) * np.logaddexp(0, above))

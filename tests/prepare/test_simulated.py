@@ -10,7 +10,8 @@ import pytest
 from methyl_lightning.data.distances import gene_position
 from methyl_lightning.data.store import ALPHABET, Store
 from methyl_lightning.metrics.scores import correlation_per_row
-from methyl_lightning.prepare.simulated import read_ceiling, simulate, to_beta
+from methyl_lightning.prepare.ceiling import REGION_BP, read_ceiling, to_beta, told_by_neighbours
+from methyl_lightning.prepare.simulated import simulate
 
 SMALL: dict[str, Any] = {"n_cpgs": 300, "n_patients": 60, "n_genes": 120, "window": 200, "n_chromosomes": 3}
 
@@ -45,12 +46,6 @@ def letters(store: Store) -> list[str]:
 
 def cpg_counts(store: Store) -> np.ndarray:
     return np.array([text.count("CG") for text in letters(store)])
-
-
-def level_of(beta: np.ndarray) -> np.ndarray:
-    """Find the levels that give these values of beta."""
-    level = np.linspace(-20, 15, 100_001)
-    return np.interp(beta, to_beta(level), level)
 
 
 def test_every_window_has_its_cpg_in_the_middle(store: Store) -> None:
@@ -115,7 +110,7 @@ def test_driver_acts_with_the_planted_sign_and_only_where_its_motif_is(
     store: Store, truth: dict[str, np.ndarray]
 ) -> None:
     assert set(np.sign(truth["drivers/effect"])) == {-1.0, 1.0}
-    level = level_of(truth["beta_without_offset"])
+    level = truth["level"].astype(np.float64)
     driver_SD = store.expression_SG[:, truth["drivers/gene"]].astype(np.float64)
     driver_SD = (driver_SD - driver_SD.mean(axis=0)) / driver_SD.std(axis=0)
     with_cis = np.isin(np.arange(len(store.cpgs)), truth["cis/cpg"])
@@ -140,7 +135,7 @@ def test_near_expression_lowers_beta(store: Store, truth: dict[str, np.ndarray])
     np.testing.assert_allclose(weight_N, -0.3 * 0.5 ** (np.abs(bp_N) / np.where(upstream_N, 1000, 3000)))
     assert 0.2 < len(np.unique(gene_N)) / len(store.genes) < 0.5  # few genes act
     close_N = np.abs(bp_N) < 1000
-    beta, expression = truth["beta_without_offset"], store.expression_SG
+    beta, expression = to_beta(truth["level"]), store.expression_SG
     r = [
         np.corrcoef(beta[c], expression[:, g])[0, 1]
         for c, g in zip(cpg_N[close_N], gene_N[close_N], strict=True)
@@ -224,24 +219,42 @@ def test_statistics_are_those_of_cpgs_that_were_not_chosen_for_varying(tmp_path:
     assert 0.35 < r.mean() < 0.6
 
 
-def test_noise_free_beta_beats_any_constant(store: Store, path: Path) -> None:
+def test_ceiling_is_nearer_the_more_of_a_cpg_is_known(store: Store, path: Path) -> None:
     beta, cpgs, samples = whole_beta(store), np.arange(len(store.cpgs)), np.arange(len(store.samples))
+    unseen = cpgs[1::2]
     errors = [
-        np.nanmean(np.abs(beta - predicted))
+        np.nanmean(np.abs(beta - predicted)[unseen])
         for predicted in (
-            read_ceiling(path, cpgs, samples, cpg_seen=True),
-            read_ceiling(path, cpgs, samples, cpg_seen=False),
+            read_ceiling(path, cpgs, samples, cpgs),
             np.nanmedian(beta, axis=1, keepdims=True),
+            read_ceiling(path, cpgs, samples, cpgs[::2]),
+            read_ceiling(path, cpgs, samples, cpgs[:0]),
             np.nanmedian(beta),
         )
     ]
-    assert errors[0] < errors[2] < errors[1] < 0.8 * errors[3]
+    assert errors == sorted(errors) and errors[3] < 0.8 * errors[4]
 
 
-def test_ceiling_picks_rows_and_columns(path: Path, truth: dict[str, np.ndarray]) -> None:
-    cpgs, samples = np.array([7, 2, 250]), np.array([5, 40])
-    for cpg_seen, name in ((True, "beta_noise_free"), (False, "beta_without_offset")):
-        np.testing.assert_array_equal(read_ceiling(path, cpgs, samples, cpg_seen), truth[name][cpgs][:, samples])
+def test_ceiling_picks_rows_and_columns(path: Path, store: Store) -> None:
+    cpgs, samples, training = np.array([7, 2, 250]), np.array([5, 40]), np.array([2, 3, 4, 251])
+    every = [np.arange(len(table)) for table in (store.cpgs, store.samples)]
+    whole = read_ceiling(path, *every, training)
+    np.testing.assert_array_equal(read_ceiling(path, cpgs, samples, training), whole[cpgs][:, samples])
+
+
+def test_ceiling_leaves_out_what_no_training_cpg_tells(path: Path, truth: dict[str, np.ndarray]) -> None:
+    cpgs, samples = np.arange(len(truth["level"])), np.arange(truth["level"].shape[1])
+    np.testing.assert_allclose(read_ceiling(path, cpgs, samples, cpgs[:0]), to_beta(truth["level"]), atol=1e-6)
+
+
+def test_neighbours_tell_what_kriging_with_all_of_them_does() -> None:
+    rng = np.random.default_rng(0)
+    chrom, position = np.repeat(["chr1", "chr2"], 20), np.sort(rng.integers(0, 20_000, (2, 20)), axis=1).ravel()
+    training, value = np.sort(rng.choice(40, 15, replace=False)), rng.normal(size=(40, 3))
+    distance = np.where(chrom[:, None] == chrom, np.abs(position[:, None] - position), np.inf)
+    correlation = np.exp(-distance / REGION_BP)
+    expected = correlation[:, training] @ np.linalg.solve(correlation[np.ix_(training, training)], value[training])
+    np.testing.assert_allclose(told_by_neighbours(value, chrom, position, training), expected, atol=1e-9)
 
 
 def test_no_ceiling_without_the_truth_of_this_store(tmp_path: Path) -> None:
@@ -249,9 +262,9 @@ def test_no_ceiling_without_the_truth_of_this_store(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 1)):
         simulate(tmp_path / f"{name}.h5", **SMALL, seed=seed)
     (tmp_path / "a.truth.h5").unlink()
-    assert read_ceiling(tmp_path / "a.h5", one, one, cpg_seen=True) is None
+    assert read_ceiling(tmp_path / "a.h5", one, one, one) is None
     (tmp_path / "b.truth.h5").rename(tmp_path / "a.truth.h5")
-    assert read_ceiling(tmp_path / "a.h5", one, one, cpg_seen=True) is None
+    assert read_ceiling(tmp_path / "a.h5", one, one, one) is None
 
 
 def test_provenance_names_settings_and_truth(store: Store) -> None:
