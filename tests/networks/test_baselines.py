@@ -66,7 +66,7 @@ def fitted(network: str, datamodule: GridDataModule) -> MethylationModule:
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> GridDataModule:
     """Simulate a cohort large enough to learn from."""
     path = tmp_path_factory.mktemp("cohort") / "cohort.h5"
-    simulate(path, n_cpgs=800, n_patients=120, n_genes=150, window=200, seed=2, effects=10)
+    simulate(path, n_cpgs=800, n_patients=120, n_genes=150, window=200, seed=2, effects=20)
     return GridDataModule(str(path))
 
 
