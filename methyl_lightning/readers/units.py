@@ -1,7 +1,7 @@
 """Units of expression: recognised from values, and brought to a linear scale.
 
-``counts``; ``cpm``, any linear scale of normalised counts; ``log1p``, ln(x + 1); ``log2``, log2(x + 1); and logarithms
-of x plus something else, ``log2(x+0.001)`` as in the tables of Toil, or ``ln(x+0.001)``.
+``counts``; ``cpm``, any linear scale of normalised counts; ``log1p``, ln(x + 1); ``log2``, log2(x + 1); and other
+logarithms of x plus something, ``log2(x+0.001)`` as in the tables of Toil, or ``log10(x+1)``.
 
 Legend: S samples, I genes of the input.
 """
@@ -17,15 +17,18 @@ from methyl_lightning.files import InputError
 from methyl_lightning.readers.annotated import Expression
 
 UNITS = ("counts", "cpm", "log1p", "log2")
-OTHER_LOG = re.compile(r"(?P<base>log2|ln)\((?P<name>\w+)\s*\+\s*(?P<offset>[\d.]+(?:e-?\d+)?)\)")
-BASES = {"log2": 2.0, "ln": np.e}
+LINEAR = re.compile(r"[tr]pm|[fr]pkm", re.IGNORECASE)  # other names of ``cpm``
+LOG = re.compile(r"(?P<base>log2|log10|ln)\((?P<name>\w+)\s*\+\s*(?P<offset>[\d.]+(?:e-?\d+)?)\)")
+IN_FULL = {"log1p": "ln(x+1)", "log2": "log2(x+1)"}
+BASES = {"log2": 2.0, "ln": np.e, "log10": 10.0}
 CONVERTED = {"counts": "log2(cpm+1)"}  # what is stored of them; of all other units log2(norm+1)
-OFFSETS = tuple(10.0**-k for k in range(1, 10))  # that people add to x
-LARGEST_LOG = {"log1p": 16.0, "log2": 32.0}  # no library has more than e^16 or 2^32 molecules of a gene
+OFFSETS = tuple(f"{base}(x+{10.0**-k:g})" for base in ("log2", "ln") for k in range(1, 10))  # below 0 where x is 0
+LARGEST_LOG = {np.e: 16.0, 2.0: 32.0, 10.0: 7.0}  # no library has more than e^16 or 2^32 molecules of a gene
 TOLERANCE = 0.05  # how far from a whole number of molecules a value may be
 NEAR_SHARE = 0.9
+WHOLE_SHARE = 0.5  # of counts, in which reads of several genes are shared out as RSEM does
 LEAST_VALUES = 20
-ROUNDING = 1e-6  # below 0, where 0 was meant
+ROUNDING = 1e-6  # beside 0, where 0 was meant
 LARGEST_MULTIPLE = {"one": 500.0, "smallest": 10.5}  # of molecules; rounding hides whole numbers above
 ROWS = 1024  # samples read at once where all are gone through
 LOOKED_AT = 256  # samples by which units are recognised
@@ -53,7 +56,7 @@ class StoredUnits(NamedTuple):
 
 def refuse_units(units: str | None) -> None:
     """Refuse a name of units that is not known."""
-    if units not in (None, *UNITS) and read_offset(str(units)) is None:
+    if units not in (None, *UNITS) and read_logarithm(str(units)) is None:
         raise InputError(f"units={units}: must be one of {', '.join(UNITS)}, or a logarithm such as log2(x+0.001)")
 
 
@@ -66,29 +69,31 @@ def recognise_stored(expression: Expression, told: str) -> StoredUnits:
         The table.
     told
         ``log2(norm+1)`` or the like: the values decide whether it is so, a table of other units is converted;
-        one of ``UNITS``, or a logarithm such as ``log2(tpm+0.001)``: converted; any other word: kept as it is.
+        one of ``UNITS``, ``TPM``, or a logarithm such as ``log2(tpm+0.001)``: converted; any other word: kept as it is.
 
     Raises
     ------
     InputError
         If a value is not finite, or none in such units.
     """
-    named = OTHER_LOG.fullmatch(told)
-    if told in UNITS or read_offset(told):
-        told_name = f"log2({named['name']}+1)" if named else CONVERTED.get(told, "log2(norm+1)")
-        units = StoredUnits(told, "as told", told_name)
-    elif named is None:
-        units = StoredUnits(told, "as told", told)
-    else:
+    named = LOG.fullmatch(told)
+    if named and read_logarithm(told) == read_logarithm("log2"):
         known = recognise(expression, "log2", LEAST_VALUES)
         units = StoredUnits(*known, CONVERTED.get(known.units, told))
+    elif named or told in UNITS or LINEAR.fullmatch(told):
+        name = named["name"] if named else told.lower() if told not in UNITS else "norm"
+        stored = CONVERTED.get(told, f"log2({name}+1)")
+        units = StoredUnits("cpm" if LINEAR.fullmatch(told) else told, "as told", stored)
+    else:
+        units = StoredUnits(told, "as told", told)
     check_values(expression, units.units)
     return units
 
 
 def to_log2(values: Any, units: str) -> Any:
     """Convert values [S, I] to log2(x + 1), counts by way of those per million; what is no known unit stays."""
-    if (units not in UNITS and read_offset(units) is None) or units == "log2":
+    logarithm = read_logarithm(units)
+    if logarithm == read_logarithm("log2") or (logarithm is None and units not in UNITS):
         return values
     linear_SI = to_linear(values, units)
     if units == "counts":
@@ -96,34 +101,39 @@ def to_log2(values: Any, units: str) -> Any:
     return np.log2(linear_SI + 1)
 
 
-def read_offset(units: str) -> tuple[float, float] | None:
-    """Read base and offset of units such as ``log2(x+0.001)``; None for all others, and where 1 is added."""
-    named = OTHER_LOG.fullmatch(units)
-    offset = float(named["offset"]) if named else 1.0
-    return (BASES[named["base"]], offset) if named and offset != 1 and offset > 0 else None
+def read_logarithm(units: str) -> tuple[float, float] | None:
+    """Read the base of a logarithm and what was added before; None for all other units."""
+    named = LOG.fullmatch(IN_FULL.get(units, units))
+    offset = float(named["offset"]) if named else 0.0
+    return (BASES[named["base"]], offset) if named and offset > 0 else None
 
 
 def lowest_value(units: str) -> float:
     """Tell which value stands for nothing in such units; −∞ where that is not known."""
-    other = read_offset(units)
-    if other is None:
+    logarithm = read_logarithm(units)
+    if logarithm is None:
         return 0.0 if units in UNITS else -np.inf
-    return float(np.log(other[1]) / np.log(other[0]))
+    base, offset = logarithm
+    return float(np.log(offset) / np.log(base))
+
+
+def _largest_value(units: str) -> float:
+    logarithm = read_logarithm(units)
+    return LARGEST_LOG[logarithm[0]] if logarithm else np.inf
 
 
 def to_linear(values: Any, units: str) -> Any:
     """Undo the logarithm of a matrix, dense or sparse; float64."""
-    other = read_offset(units)
-    if other is not None:
-        values = values.toarray() if sparse.issparse(values) else values
-        return np.maximum(other[0] ** values.astype(np.float64) - other[1], 0)
-    values = abs(values.astype(np.float64))  # −1e-9, where 0 was meant
-    if units not in LARGEST_LOG:
-        return values
-    if sparse.issparse(values):  # 0 stays 0
+    logarithm = read_logarithm(units)
+    if logarithm is None:
+        return abs(values.astype(np.float64))  # −1e-9, where 0 was meant
+    base, offset = logarithm
+    if sparse.issparse(values) and offset == 1:  # 0 stays 0
+        values = values.astype(np.float64)
         values.data = to_linear(values.data, units)
         return values
-    return np.expm1(values) if units == "log1p" else np.exp2(values) - 1
+    values = values.toarray() if sparse.issparse(values) else values
+    return np.maximum(base ** values.astype(np.float64) - offset, 0)
 
 
 def some_rows(expression: Expression) -> list[np.ndarray]:
@@ -133,7 +143,7 @@ def some_rows(expression: Expression) -> list[np.ndarray]:
     block = expression.rows(index_S)
     _refuse_words(expression, block.dtype)
     rows = np.split(block.data, block.indptr[1:-1]) if isinstance(block, sparse.csr_matrix) else list(block)
-    return [row[(row != 0) & np.isfinite(row)] for row in rows]
+    return [row[(np.abs(row) > ROUNDING) & np.isfinite(row)] for row in rows]
 
 
 def _refuse_words(expression: Expression, dtype: np.dtype) -> None:
@@ -166,11 +176,9 @@ def recognise(expression: Expression, fallback: str | None = None, least: int = 
 def _of_offset(expression: Expression, values_N: np.ndarray, lowest: float) -> RecognisedUnits:
     """Recognise a logarithm of x plus an offset by its lowest value, which all zeros share."""
     n_lowest = int((values_N < lowest + 1e-3).sum())
-    for name, base in BASES.items():
-        for offset in OFFSETS:
-            if abs(lowest - np.log(offset) / np.log(base)) < 2e-3 and n_lowest > 1:
-                reason = f"the lowest value, {lowest:.4f}, stands {n_lowest:,} times"
-                return RecognisedUnits(f"{name}(x+{offset:g})", reason)
+    for units in OFFSETS:
+        if abs(lowest - lowest_value(units)) < 2e-3 and n_lowest > 1:
+            return RecognisedUnits(units, f"the lowest value, {lowest:.4f}, stands {n_lowest:,} times")
     check_values(expression, "counts")
     raise AssertionError("a value below 0 was passed")
 
@@ -188,20 +196,25 @@ def recognise_units(row_values: list[np.ndarray], uns: Mapping[str, Any], fallba
         What values without any sign of their own are taken for.
     """
     values_N = np.concatenate(row_values) if row_values else np.zeros(0)
-    if (values_N == np.rint(values_N)).all():
+    whole_N = np.rint(values_N)
+    is_whole_N = (whole_N > 0) & (np.abs(values_N - whole_N) <= 1e-3 + 1e-6 * values_N)  # as far as float32 holds them
+    if is_whole_N.all():
         return RecognisedUnits("counts", "all values are whole numbers")
     largest = float(values_N.max())
-    if largest > LARGEST_LOG["log2"]:
+    if largest > _largest_value("log2"):
+        if is_whole_N.mean() >= WHOLE_SHARE:
+            reason = f"{is_whole_N.mean():.0%} of the values are whole numbers, others shares of reads"
+            return RecognisedUnits("counts", reason)
         return RecognisedUnits("cpm", f"values up to {largest:,.0f}, not whole numbers: normalised, not logarithms")
     if _of_counts(row_values, "cpm", ("smallest",)):
         return RecognisedUnits("cpm", "the values are multiples of each sample's smallest: normalised, not logarithms")
-    noted = _noted(uns)
-    if noted and largest <= LARGEST_LOG[noted]:
-        return RecognisedUnits(noted, "uns['log1p'] says so")
-    for units in ("log1p", "log2"):
-        if largest <= LARGEST_LOG[units] and _of_counts(row_values, units):
+    for units in ("log1p", "log2", "log10(x+1)"):
+        if largest <= _largest_value(units) and _of_counts(row_values, units):
             return RecognisedUnits(units, "undone, the values are counts, or multiples of each sample's smallest")
-    if largest > LARGEST_LOG["log1p"]:
+    noted = _noted(uns)
+    if noted and largest <= _largest_value(noted):
+        return RecognisedUnits(noted, "uns['log1p'] says so")
+    if largest > _largest_value("log1p"):
         return RecognisedUnits("log2", f"values up to {largest:.1f}, too large for natural logarithms")
     return RecognisedUnits(fallback, "assumed: the values do not tell; set units= if they are something else")
 
@@ -210,10 +223,15 @@ def _noted(uns: Mapping[str, Any]) -> str | None:
     """Read the units that scanpy noted; None where it noted none, or a base that is not known."""
     if "log1p" not in uns:
         return None
-    base = (uns["log1p"] or {}).get("base")
-    if base is None or np.isclose(float(base), np.e):
+    note = uns["log1p"]
+    base = note.get("base") if isinstance(note, Mapping) else None
+    if base is None:
         return "log1p"
-    return "log2" if np.isclose(float(base), 2) else None
+    try:
+        bases = {"log1p": np.e, "log2": 2, "log10(x+1)": 10}
+        return next((units for units, known in bases.items() if np.isclose(float(base), known)), None)
+    except (TypeError, ValueError):
+        return None
 
 
 def _of_counts(row_values: list[np.ndarray], units: str, of: tuple[str, ...] = ("one", "smallest")) -> bool:
@@ -227,7 +245,8 @@ def _of_counts(row_values: list[np.ndarray], units: str, of: tuple[str, ...] = (
             looked_at_N = multiple_N < LARGEST_MULTIPLE[unit]
             multiple_N = multiple_N[looked_at_N & (multiple_N > (0 if unit == "one" else 1.2))]
             tried += len(multiple_N)
-            near += int((np.abs(multiple_N - np.rint(multiple_N)) < TOLERANCE).sum())
+            whole_N = np.maximum(np.rint(multiple_N), 1)
+            near += int((np.abs(multiple_N - whole_N) < TOLERANCE).sum())
         if tried >= LEAST_VALUES and near >= NEAR_SHARE * tried:
             return True
     return False
@@ -246,7 +265,7 @@ def checked_rows(expression: Expression, units: str) -> Iterator[tuple[slice, An
     InputError
         If a value is not finite, below what stands for nothing, or larger than any logarithm.
     """
-    lowest, largest = lowest_value(units), LARGEST_LOG.get(units, np.inf)
+    lowest, largest = lowest_value(units), _largest_value(units)
     for rows in row_slices(len(expression.obs)):
         block = expression.rows(rows)
         values = block.data if isinstance(block, sparse.csr_matrix) else block

@@ -83,6 +83,14 @@ def test_units_as_told(tmp_path: Path) -> None:
     np.testing.assert_allclose(store.expression_SG, LOG2_GS.T, rtol=1e-4, atol=1e-4)
     kept = make_cohort(files, units="vst")
     np.testing.assert_allclose(kept.expression_SG, floor.T, rtol=1e-6)
+    for units, values_GS, stored in (
+        ("TPM", CPM_GS, "log2(tpm+1)"),
+        ("log10(cpm+1)", np.log10(CPM_GS + 1), "log2(cpm+1)"),
+        ("ln(cpm+1)", np.log1p(CPM_GS), "log2(cpm+1)"),
+    ):
+        store = make_cohort(write(tmp_path, values_GS), units=units)
+        assert store.attributes["units"] == stored
+        np.testing.assert_allclose(store.expression_SG, LOG2_GS.T, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -96,3 +96,38 @@ def test_what_rounding_left_below_nothing_is_nothing() -> None:
         assert units == "log1p"
         check_values(expression, units)
         assert to_linear(values, units).min() >= 0
+
+
+@pytest.mark.parametrize("note", [{"base": 10}, {"base": "10"}, {"base": np.float64(10)}])
+def test_decimal_logarithms_are_undone(note: dict[str, Any]) -> None:
+    values = np.log10(SHARE * 1e6 + 1)
+    with open_expression(anndata.AnnData(values, uns={"log1p": note}), None, False, ()) as expression:
+        units = recognise(expression).units
+        assert units == "log10(x+1)"
+        check_values(expression, units)
+        np.testing.assert_allclose(to_linear(values, units), SHARE * 1e6, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("note", ["yes", {"base": "e"}, {"base": [2]}, None, {}])
+def test_notes_of_other_programs_are_no_error(note: Any) -> None:
+    with open_expression(anndata.AnnData(LOGARITHM, uns={"log1p": note}), None, False, ()) as expression:
+        assert recognise(expression).units == "log1p"
+
+
+def test_values_decide_against_a_wrong_note() -> None:
+    assert units_of(annotated(np.log2(COUNTS + 1))) == "log2"
+    assert units_of(annotated(np.log10(COUNTS + 1))) == "log10(x+1)"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        COUNTS * np.float32(0.999999),
+        COUNTS + RNG.normal(size=COUNTS.shape) * 1e-6,  # a program that computed with float32
+        np.where(RNG.random(COUNTS.shape) < 0.3, COUNTS * 0.9, COUNTS),  # RSEM, alevin: reads shared by genes
+    ],
+)
+def test_counts_need_not_be_whole_to_the_last_digit(values: np.ndarray) -> None:
+    assert COUNTS.max() > 32
+    assert units_of(annotated(np.abs(values))) == "counts"
+    assert units_of(annotated(np.abs(values) * 0.37)) == "cpm"
