@@ -14,25 +14,24 @@ from scipy import sparse
 
 from methyl_lightning.files import InputError
 from methyl_lightning.readers.genes import gene_key, gene_keys
-from methyl_lightning.readers.text import read_table
+from methyl_lightning.readers.text import column_key, read_table
 
 MOUSE_ID = re.compile(r"^ENSMUSG\d{11}")
 MOUSE_SYMBOL = re.compile(r"^[A-Z][a-z0-9]+[a-z][a-zA-Z0-9-]*$|^mt-[A-Z]")  # Trp53, Gapdh, mt-Nd1; not TP53, C1orf112
 MOUSE_SHARE = 0.5
 # columns of a table of aliases in the order of trust; HGNC has alias_symbol, prev_symbol, ensembl_gene_id
 ALIAS_COLUMNS = [
-    re.compile(pattern, re.IGNORECASE)
+    re.compile(pattern)
     for pattern in (
-        r"(approved |gene_?)?symbols?|gene_?names?|id|(ensembl|entrez|ncbi)([_ ]?(gene[_ ]?)?id)?",
-        r"prev(ious)?([_ ]symbols?)?",
-        r"(alias(es)?|synonyms?)([_ ]symbols?)?",
+        r"(approved_|gene_?)?symbols?|gene_?names?|id|(ensembl|entrez|ncbi)(_?(gene_?)?id)?",
+        r"prev(ious)?(_symbols?)?",
+        r"(alias(es)?|synonyms?)(_symbols?)?",
     )
 ]
 # columns of var that name its genes: of scanpy, 10x, CELLxGENE, Seurat, Bioconductor, biomaRt
 OTHER_NAMES = re.compile(
-    r"gene_?(id|name|symbol|short_name)s?|feature_?(id|name)|(ensembl|ensg)([_ .]?(gene_?)?id)?|"
-    r"(hgnc_|hugo_|approved_)?symbols?|external_gene_name|gene|features?",
-    re.IGNORECASE,
+    r"gene_?(id|name|symbol|short_name|stable_id)s?|feature_?(id|name)|(ensembl|ensg)(_?(gene_?)?id)?|"
+    r"(hgnc_|hugo_|approved_)?symbols?|external_gene_name|genes?|features?|names?"
 )
 SPLIT = re.compile(r"\s*[|,;]\s*")  # between several names in a cell
 
@@ -66,7 +65,7 @@ class GeneMatch(NamedTuple):
 def read_aliases(path: Path) -> pd.DataFrame:
     """Read a gene table whose columns symbol, ensembl, entrez, … name one gene a row, HGNC's own among them."""
     table = read_table(path)
-    kept = [name for pattern in ALIAS_COLUMNS for name in map(str, table) if pattern.fullmatch(name)]
+    kept = [name for pattern in ALIAS_COLUMNS for name in map(str, table) if pattern.fullmatch(column_key(name))]
     if len(kept) < 2:
         wanted = "at least two of symbol, ensembl, entrez, alias are wanted"
         raise InputError(f"{path}: no gene table, its columns are {', '.join(map(str, table))}; {wanted}")
@@ -81,7 +80,7 @@ def index_genes(genes: pd.DataFrame, aliases: pd.DataFrame | None) -> dict[str, 
         for key in keys:
             known.setdefault(key, g)
     if aliases is not None:
-        own = [name for name in map(str, aliases) if ALIAS_COLUMNS[0].fullmatch(name)]
+        own = [name for name in map(str, aliases) if ALIAS_COLUMNS[0].fullmatch(column_key(name))]
         own_R, all_R = (_keys(aliases[columns]) for columns in (own, list(aliases)))
         gene_R = [next((known[key] for key in keys if key in known), -1) for keys in own_R]
         taken = set(gene_R)  # a gene that goes by its own name is no former name or alias of another
@@ -125,7 +124,7 @@ def match_genes(
         If no gene matches, or the genes are those of a mouse.
     """
     refuse_mouse(source, names, genes)
-    others = [column for column in map(str, var) if OTHER_NAMES.fullmatch(column)]
+    others = [column for column in map(str, var) if OTHER_NAMES.fullmatch(column_key(column))]
     columns = [list(names), *(var[column].astype(str).tolist() for column in others)]
     keys_I = ((key for name in tried for key in gene_keys(name)) for tried in zip(*columns, strict=True))
     gene_I = np.array([next((known[key] for key in keys if key in known), -1) for keys in keys_I])

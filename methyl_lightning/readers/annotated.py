@@ -15,6 +15,7 @@ from anndata.io import read_elem, sparse_dataset
 from scipy import io, sparse
 
 from methyl_lightning.files import InputError
+from methyl_lightning.readers.assemblies import species_of
 
 
 class Expression(NamedTuple):
@@ -119,12 +120,16 @@ def open_h5ad(path: Path, layer: str | None = None, raw: bool = False) -> Expres
     return Expression(str(path), obs, var, _by_row(values), obsm, uns, "log1p", log1p)
 
 
-def read_10x_h5(path: Path) -> Expression:
-    """Read the .h5 file of a 10x matrix of any version."""
+def read_10x_h5(path: Path, assembly: str = "") -> Expression:
+    """Read the .h5 file of a 10x matrix of any version; of those of several genomes that of the assembly's species."""
     file = _open_hdf5(path, "not a 10x file")
-    group = next((file[name] for name in file if isinstance(file[name], h5py.Group) and "barcodes" in file[name]), None)
-    if group is None or not {"data", "indices", "indptr", "shape"} <= set(group):
+    groups = [name for name in file if isinstance(file[name], h5py.Group) and "barcodes" in file[name]]
+    fitting = groups if len(groups) < 2 else [name for name in groups if species_of(name) == species_of(assembly) != ""]
+    if groups and len(fitting) != 1:
+        raise InputError(f"{path}: has matrices of {', '.join(groups)}, the assembly is {assembly!r}; keep one of them")
+    if not groups or not {"data", "indices", "indptr", "shape"} <= set(file[fitting[0]]):
         raise InputError(f"{path}: not a 10x matrix (no barcodes and data in it); give filtered_feature_bc_matrix.h5")
+    group = file[fitting[0]]
     # one column a cell, compressed by column, is one row a cell, compressed by row
     counts_SI = sparse.csr_matrix(
         (group["data"][:], group["indices"][:], group["indptr"][:]), shape=tuple(group["shape"][:])[::-1]
@@ -135,7 +140,8 @@ def read_10x_h5(path: Path) -> Expression:
     columns = {name: texts.asstr()[:] for name, texts in described.items() if texts is not None}
     var = pd.DataFrame(columns, index=pd.Index(names.asstr()[:]))
     obs = pd.DataFrame(index=pd.Index(group["barcodes"].asstr()[:]))
-    return Expression(str(path), obs, var, counts_SI, {}, {}, "counts")
+    notes = (f"genes: of the matrices of {', '.join(groups)} that of {fitting[0]} is taken",) if len(groups) > 1 else ()
+    return Expression(str(path), obs, var, counts_SI, {}, {}, "counts", notes=notes)
 
 
 def read_10x_folder(folder: Path) -> Expression:
@@ -160,7 +166,8 @@ def read_10x_folder(folder: Path) -> Expression:
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{folder}: not a 10x matrix ({error}); get it again") from error
     if counts_SI.shape != (len(cells), len(genes)):
-        raise InputError(f"{folder}: matrix.mtx has {counts_SI.shape[::-1]}, the lists {(len(genes), len(cells))} rows")
+        counted = f"matrix.mtx has {counts_SI.shape[::-1]}, the lists {(len(genes), len(cells))} rows"
+        raise InputError(f"{folder}: {counted}; genes are its rows, and the lists have no header")
     columns = dict(zip(("gene_ids", "", "feature_types"), (genes[k].to_numpy() for k in genes), strict=False))
     names = columns.pop("", columns["gene_ids"])
     obs = pd.DataFrame(index=pd.Index(cells[0].to_numpy()))

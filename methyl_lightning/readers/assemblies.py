@@ -26,6 +26,8 @@ def assembly_name(text: str) -> str:
 
 def species_of(assembly: str) -> str:
     """Name the species of an assembly; "" if unknown."""
+    if assembly.lower() in (HUMAN, MOUSE):
+        return assembly.lower()
     return next((species for start, species in SPECIES.items() if re.match(rf"{start}\d", assembly)), "")
 
 

@@ -21,16 +21,29 @@ HEADINGS = {
     "position": r"position|start|chromstart|pos(_hg\d+)?|mapinfo|base|cpg_beg",
     "end": r"end|chromend|cpg_end",
     "strand": r"strand",
-    "id": r"id|cpg|name|probe|probe_?id|ilmnid",
+    "id": r"id|cpg|name|(probe|target)_?(id)?|ilmnid",
 }
 FROM_ONE = ("seqnames", "pos", "mapinfo", "base")  # headings of R, minfi, Illumina and methylKit, which count from 1
 # what callers write where BED has a name: the modification, or its context
 CODES = re.compile(r"[mhafc]|5m?h?m?C|6mA|21839|CG|CpG|C[HG][HG]", re.IGNORECASE)
 CALL_CELLS = 9  # bedMethyl has so many at least
+STRANDS = {"F": "+", "R": "-"}  # of methylKit
+WORD = re.compile(r"[^\s,;\"'()\[\]{}]+")
 
 
 def _is_name(cell: str, known: Collection[str]) -> bool:
     return cell in known or plain_name(cell) in known
+
+
+def _is_likely(cell: str, known: Collection[str]) -> bool:
+    return _is_name(cell, known) or PROBE.fullmatch(cell) is not None
+
+
+def _names_several(row: list[str], known: Collection[str]) -> bool:
+    """Tell whether a line lists CpGs, as c("cg1", "cg2") of R does; one of a manifest has a CpG and its SNPs."""
+    words = [word for cell in row for word in WORD.findall(cell)]
+    names = [plain_name(word) for word in words if _is_likely(word, known) and not word.startswith("rs")]
+    return len(set(names)) > 1 and len(words) <= len(names) + 3  # ids <- c
 
 
 def _choose_column(rows: list[list[str]], known: Collection[str]) -> int:
@@ -61,11 +74,15 @@ def read_names(path: Path, known: Collection[str]) -> list[str]:
     rows = [row for _, row in read_cells(path)]
     if not rows:
         raise InputError(f"{path}: empty; put one CpG a line there")
-    k = _choose_column(rows, known)
-    names = [row[k] for row in rows if k < len(row) and row[k]]
-    likely = [_is_name(name, known) or PROBE.fullmatch(name) is not None for name in names]
-    if not likely[0] and any(likely):
-        names = names[1:]  # below a header
+    if any(_names_several(row, known) for row in rows[:1000]):
+        words = [word for row in rows for cell in row for word in WORD.findall(cell)]
+        names = [word for word in words if _is_likely(word, known)]
+    else:
+        k = _choose_column(rows, known)
+        named = [row[k : k + 1] or [cell for cell in row if _is_likely(cell, known)] for row in rows]
+        names = [cells[0] for cells in named if cells and cells[0]]
+        if not _is_likely(names[0], known) and any(_is_likely(name, known) for name in names):
+            names = names[1:]  # below a header
     return [name if name in known else plain_name(name) for name in names]
 
 
@@ -74,10 +91,14 @@ def names_places(path: Path, known: Collection[str]) -> bool:
     rows = [row for _, row in read_cells(path)][:1000]
     if not rows:
         raise InputError(f"{path}: empty; put one CpG on each line")
-    if "position" in _headings(rows[0]) or PLACE.fullmatch(rows[-1][0]):
+    if "position" in _headings(rows[0]) or _is_place(rows[-1]):
         return True
     numbered = any(len(row) > 1 and row[1].isdigit() for row in rows[:2])
-    return numbered and not any(_is_name(row[0], known) or PROBE.fullmatch(row[0]) for row in rows)
+    return numbered and not any(_is_likely(row[0], known) or PLACE.fullmatch(row[0]) for row in rows)
+
+
+def _is_place(row: list[str]) -> bool:
+    return len(row) == 1 and PLACE.fullmatch(row[0]) is not None
 
 
 def _headings(row: list[str]) -> dict[str, int]:
@@ -103,7 +124,7 @@ def read_places(path: Path) -> pd.DataFrame:
     headings = _headings(rows[0])
     if "position" in headings:
         body, from_one = rows[1:], any(cell.lower() in FROM_ONE for cell in rows[0])
-    elif PLACE.fullmatch(rows[-1][0]):
+    elif _is_place(rows[-1]):
         body, headings, from_one = [row[0].rsplit(":", 1) for row in rows], {"chrom": 0, "position": 1}, False
     else:
         body, from_one = rows, False
@@ -117,6 +138,8 @@ def read_places(path: Path) -> pd.DataFrame:
     if short is not None:
         raise InputError(f"{path}: row '{' '.join(short)}' has {len(short)} of {n_cells} cells; mend it")
     table = pd.DataFrame({name: [row[k] for row in body] for name, k in headings.items()}, dtype=str)
+    if "strand" in table:
+        table["strand"] = table["strand"].replace(STRANDS)
     if "end" in table and "position" in table and len(table) and (table["end"] == table["position"]).all():
         from_one = True  # Bismark's coverage: both ends included
     if from_one:

@@ -17,23 +17,23 @@ import pandas as pd
 from methyl_lightning.files import InputError
 from methyl_lightning.readers.annotated import Expression, from_anndata, open_h5ad, read_10x_folder, read_10x_h5
 from methyl_lightning.readers.assemblies import species_of
-from methyl_lightning.readers.formats import open_matrix, samples_are_rows
+from methyl_lightning.readers.formats import open_matrix, refuse_unread, samples_are_rows
 from methyl_lightning.readers.genes import GENOME_PREFIX, gene_key
 from methyl_lightning.readers.matrices import read_all
-from methyl_lightning.readers.text import EXCEL_DATE, MISSING
+from methyl_lightning.readers.text import EXCEL_DATE, MISSING, column_key
 
-NO_GENE = re.compile(r"N_(unmapped|multimapping|noFeature|ambiguous)|__\w+|(ERCC|SIRV)[-_]?\d{3,5}", re.IGNORECASE)
-TYPE_COLUMNS = ("feature_types", "feature_type", "feature_biotype")
-GENE_TYPES = ("gene expression", "gex", "gene", "rna", "")
-# of one sample, as the GDC (STAR), RSEM, salmon, kallisto and StringTie write them; the first that is there is taken
-COUNTED = ("unstranded", "expected_count", "NumReads", "est_counts", "TPM")
-QUANTITIES = {name.lower() for name in COUNTED} | {
-    *(f"{kind}_unstranded" for kind in ("tpm", "fpkm", "fpkm_uq")),
-    *("stranded_first", "stranded_second", "tpm", "fpkm", "isopct", "coverage"),
-}
+NO_GENE = re.compile(
+    r"N_(unmapped|multimapping|noFeature|ambiguous)|__\w+|g?(ERCC|SIRV)[-_]?\d{3,5}|"
+    r"no_feature|ambiguous|too_low_aQual|not_aligned|alignment_not_unique|unmapped|\*",
+    re.IGNORECASE,
+)
+TYPE_COLUMN = re.compile(r"(feature|gene)_?(bio)?types?|modality|assay|type")
+GENE_TYPES = ("gene expression", "gex", "gene", "rna")
+# of one sample, as the GDC (STAR), RSEM, salmon, kallisto, StringTie and Cufflinks write them; the first is taken
+COUNTED = ("unstranded", "expected_count", "NumReads", "est_counts", "TPM", "FPKM")
 LOOKED_AT = 5_000  # names by which axes are told
 OTHER_TYPES = re.compile(
-    r"antibody|adt|protein(?!_coding)|crispr|multiplex|hashtag|hto|peaks|atac|spike|custom", re.IGNORECASE
+    r"antibody|adt|protein(?![_ ]?coding)|crispr|multiplex|hashtag|hto|peaks|atac|spike|custom", re.IGNORECASE
 )
 
 
@@ -63,16 +63,19 @@ def open_expression(
     """
     if layer is not None and raw:
         raise InputError(f"layer={layer}, raw=true: name one of them")
-    opened = _open(expression, None if layer is None else str(layer), raw, known)
+    opened = _open(expression, None if layer is None else str(layer), raw, known, assembly)
     yield _genes_alone(opened, known, assembly)
 
 
-def _open(expression: str | Path | anndata.AnnData, layer: str | None, raw: bool, known: Collection[str]) -> Expression:
+def _open(
+    expression: str | Path | anndata.AnnData, layer: str | None, raw: bool, known: Collection[str], assembly: str
+) -> Expression:
     if isinstance(expression, anndata.AnnData):
         return _oriented(from_anndata(expression, layer, raw), known)
     path = Path(expression).expanduser()
     if not path.exists():
         raise InputError(f"{path}: no such expression file; check expression=")
+    refuse_unread(path)
     if path.suffix == ".h5ad":
         return _oriented(open_h5ad(path, layer, raw), known)
     if layer is not None or raw:
@@ -80,7 +83,7 @@ def _open(expression: str | Path | anndata.AnnData, layer: str | None, raw: bool
     if path.is_dir():
         return read_10x_folder(path)
     if path.suffix in (".h5", ".hdf5"):
-        return read_10x_h5(path)
+        return read_10x_h5(path, assembly)
     return _from_table(path, known)
 
 
@@ -92,10 +95,10 @@ def _from_table(path: Path, known: Collection[str]) -> Expression:
             f"{path}: its first line is already a gene ({first}); add a header with the name of the sample"
         )
     counted = next((name for name in COUNTED if name in matrix.columns), None)
-    if counted is not None and {name.lower() for name in matrix.columns} <= QUANTITIES:
+    if counted is not None:
         matrix = matrix._replace(columns=[counted])
     table = read_all(matrix)
-    samples = [path.name.split(".")[0]] if counted in matrix.columns else table.columns
+    samples = table.columns if counted is None else [path.name.split(".")[0]]
     obs, var = pd.DataFrame(index=pd.Index(samples)), pd.DataFrame(index=table.index)
     if matrix.described:
         var = pd.DataFrame({name: cells.to_numpy() for name, cells in matrix.description().items()}, index=table.index)
@@ -119,7 +122,7 @@ def _genes_alone(expression: Expression, known: Collection[str], assembly: str) 
         "without a name": names.isin(MISSING),
         "counters and spike-ins": counter_I,
         dates: dated_I,
-        **_other_features(expression.source, var),
+        **_other_features(var),
     }
     kept_I = ~np.any(list(left_out.values()), axis=0)
     genome_I = _genomes(var, names)
@@ -139,23 +142,26 @@ def _listed(left_out: dict[str, np.ndarray]) -> str:
     return ", ".join(f"{int(rows_I.sum()):,} {what}" for what, rows_I in left_out.items() if rows_I.any())
 
 
-def _other_features(source: str, var: pd.DataFrame) -> dict[str, np.ndarray]:
+def _other_features(var: pd.DataFrame) -> dict[str, np.ndarray]:
     """Find the features that are said to be of another kind than genes."""
-    column = next((name for name in TYPE_COLUMNS if name in var), None)
-    if column is None:
-        return {}
-    kind_I = var[column].astype(str).str.strip().replace("nan", "")
-    gene_I = kind_I.str.lower().isin(GENE_TYPES).to_numpy()
-    if not gene_I.any():  # other words are used, or there are none
-        gene_I = ~kind_I.str.contains(OTHER_TYPES).to_numpy()
-    return {f"features of {kind!r}": (kind_I == kind).to_numpy() & ~gene_I for kind in kind_I[~gene_I].unique()}
+    other: dict[str, np.ndarray] = {}
+    for column in (name for name in var if TYPE_COLUMN.fullmatch(column_key(str(name)))):
+        kind_I = var[column].astype(str).str.strip().replace(MISSING, "")
+        gene_I = kind_I.str.lower().isin(GENE_TYPES).to_numpy()
+        if not gene_I.any():  # other words are used, or there are none
+            gene_I = ~kind_I.str.contains(OTHER_TYPES).to_numpy()
+        gene_I |= (kind_I == "").to_numpy()
+        for kind in kind_I[~gene_I].unique():
+            other.setdefault(f"features of {kind!r}", (kind_I == kind).to_numpy())
+    return other
 
 
 def _genomes(var: pd.DataFrame, names: pd.Index) -> np.ndarray:
-    """Tell the genome of each gene, by a column or the prefix of its name; "" where neither says."""
-    if "genome" in var:
+    """Tell the genome of each gene, by the prefix of its name or else a column; "" where neither says."""
+    prefix_I = names.to_series().str.extract(GENOME_PREFIX)["genome"].fillna("")
+    if "genome" in var and prefix_I.nunique() < 2:
         return var["genome"].astype(str).to_numpy(object)
-    return names.to_series().str.extract(GENOME_PREFIX)["genome"].fillna("").to_numpy(object)
+    return prefix_I.to_numpy(object)
 
 
 def _choose_genome(

@@ -23,20 +23,35 @@ from methyl_lightning.readers.annotated import open_h5ad
 from methyl_lightning.readers.genes import gene_key
 from methyl_lightning.readers.matrices import Chunk, Matrix, read_all, text_matrix
 from methyl_lightning.readers.progress import shown
-from methyl_lightning.readers.text import refuse_cells, refuse_repeats
+from methyl_lightning.readers.text import column_key, refuse_cells, refuse_repeats
 
 CHUNK_BYTES = 2**23
 R_NAMES = {"probe": "methyl", "gene": "expressi"}  # of the matrices in the files of the original authors
 BARCODE = re.compile(r"^(?P<patient>TCGA-\w\w-\w{4})(?:-(?P<tissue>\d\d)(?P<vial>[A-Z]?)(?:-[\w-]+)?)?$")
 
+UNREAD = {
+    ".rds": "is of saveRDS, which keeps no name of the object; write .RData with save() of R",
+    ".loom": "is a loom file; write it as .h5ad: anndata.io.read_loom(FILE).write_h5ad(NAME)",
+    ".zarr": "is a zarr store; write it as .h5ad: anndata.read_zarr(FOLDER).write_h5ad(NAME)",
+    ".h5mu": "holds several AnnData; write that of the RNA as .h5ad: mudata.read(FILE)['rna'].write_h5ad(NAME)",
+    ".h5seurat": "is a file of Seurat; write it as .h5ad: SeuratDisk::Convert(FILE, dest = 'h5ad')",
+    ".mtx": "is a part of a 10x matrix; give the folder that it is in",
+}
 # columns of featureCounts, the GDC, GCT, RSEM, cBioPortal and others beside those of the samples
 DESCRIBING = re.compile(
     r"(eff(ective)?_?)?length|width|chr(om(osome)?)?|start|end|strand|seqnames|locus|cytoband|description|biotype|"
-    r"(hugo_|gene_?)?symbol|gene_?(id|name|type|biotype|short_name)|feature_?(id|name|type)s?|transcript_?id(\(s\))?|"
-    r"entrez_?(gene_?)?id|ensembl(_?gene)?(_?id)?|hgnc_(id|symbol)|external_gene_name",
-    re.IGNORECASE,
+    r"((hugo|hgnc|gene)_?)?symbol|gene_?(id|name|type|biotype|short_name)|feature_?(id|name|type)s?|"
+    r"transcript_?id(\(s\))?|entrez_?(gene_?)?id|ensembl(_?gene)?(_?id)?|hgnc_id|external_gene_name|"
+    r"exon_?count|gc(_?content)?|(base_?)?mean|log2?_?(fc|fold_?change)|lfcse|p_?val(ue)?|p_?adj|q_?val(ue)?|fdr"
 )
 log = logging.getLogger(__name__)
+
+
+def refuse_unread(path: Path) -> None:
+    """Refuse formats that are not read, by the ending of the name, and say what to do."""
+    what = UNREAD.get(Path(path.name.lower().removesuffix(".gz")).suffix)
+    if what is not None:
+        raise InputError(f"{path}: {what}")
 
 
 def is_barcode(name: str) -> bool:
@@ -83,10 +98,9 @@ def open_matrix(path: Path, kind: str, *, missing: bool = False, known: Collecti
         ".rdata": _rdata,
         ".rda": _rdata,
     }
-    if path.suffix.lower() == ".rds":
-        raise InputError(f"{path}: is of saveRDS, which keeps no name of the object; write .RData with save() of R")
+    refuse_unread(path)
     matrix = readers.get(path.suffix.lower(), _text)(path, kind, missing, known)
-    described = tuple(name for name in matrix.columns if DESCRIBING.fullmatch(name))
+    described = tuple(name for name in matrix.columns if DESCRIBING.fullmatch(column_key(name)))
     if described:
         log.info(f"{path}: columns {', '.join(described)} describe the rows and are no samples")
     columns = [name for name in matrix.columns if name not in described]

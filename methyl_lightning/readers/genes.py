@@ -233,8 +233,10 @@ def locate_genes(path: Path, names: list[str], assembly: str = "") -> pd.DataFra
 
 
 ENSEMBL = re.compile(r"^(ENS[A-Z]*G\d{11})(\.\d+)?", re.IGNORECASE)
-# GRCh38_TP53, mm10___Trp53, hg19_ENSG…
-GENOME_PREFIX = re.compile(rf"^(?P<genome>(?:{'|'.join(SPECIES)})\d+)(?:[-.][\w.-]*?)?_+(?=\w)")
+# GRCh38_TP53, mm10___Trp53, GRCh38-2020-A_TP53, human_TP53, and with the dashes of Seurat
+GENOME_PREFIX = re.compile(
+    rf"^(?P<genome>(?:{'|'.join(SPECIES)})\d+|human|mouse|HUMAN|MOUSE)(?:(?:[-.][\w.-]*?)?_+|-+)(?=\w)"
+)
 
 BAR, BESIDE_ID, ENSEMBL_ID = re.compile(r"[|;]"), re.compile(r"[|;_:]"), re.compile(r"ENSG\d{11}")
 

@@ -19,6 +19,7 @@ from methyl_lightning.readers.progress import shown
 from methyl_lightning.readers.text import (
     MISSING,
     Layout,
+    is_number,
     open_text,
     read_layout,
     refuse_cells,
@@ -171,7 +172,7 @@ class _Text(NamedTuple):
                 return Chunk([], np.empty((0, len(columns)), self.dtype))
             self._diagnose(block, set(columns), first_line)
             raise InputError(f"{self.path}: cannot be read ({error}); mend or replace it") from error
-        names = [name.decode(errors="replace") for name in table.column("0").to_pylist()]
+        names = [name.decode(errors="replace").strip() for name in table.column("0").to_pylist()]
         values_KR = np.empty((len(wanted), len(names)), self.dtype)
         for k, column in enumerate(wanted):
             values_KR[k] = table.column(column).to_numpy()
@@ -194,13 +195,5 @@ class _Text(NamedTuple):
             if len(cells) != self.layout.n_cells:
                 raise InputError(f"{where} has {len(cells)} cells, the header {self.layout.n_cells}; mend the row")
             for name, cell in zip(self.layout.header[1:], cells[1:], strict=False):
-                if name in columns and cell not in MISSING and not _is_number(cell):
+                if name in columns and cell not in MISSING and not is_number(cell):
                     raise InputError(f"{where}, column {name!r} is {cell!r}; {self._remedy()}")
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

@@ -22,14 +22,15 @@ import pyarrow.parquet as pq
 
 from methyl_lightning.files import InputError
 
-MISSING = ["NA", "", "NaN", "nan"]
+MISSING = ["NA", "", "NaN", "nan", "null", "NULL", "None", "N/A", "n/a", "#N/A", "<NA>", "."]
 HEAD_BYTES = 1 << 16
 NOT_TEXT = {
     b"\x1f\x8b": "is zipped by gzip; end its name in .gz",
     b"PK\x03\x04": "is a zip archive or an Excel workbook; save its table as tab-separated text",
     b"BZh": "is packed by bzip2; unpack it",
     b"\xfd7zXZ": "is packed by xz; unpack it",
-    b"\x89HDF": "is an HDF5 file; end its name in .h5ad, or in .h5 if 10x wrote it",
+    b"\xd0\xcf\x11\xe0": "is an Excel workbook; save its table as tab-separated text",
+    b"\x89HDF": "is an HDF5 file; end its name in .h5ad if AnnData wrote it, in .h5 if 10x did",
     b"PAR1": "is a Parquet file; end its name in .parquet",
 }
 MONTHS = "jan|feb|m[aä]r|apr|ma[yi]|jun|jul|aug|sep|o[ck]t|nov|de[cz]"
@@ -117,9 +118,10 @@ def read_lines(path: Path) -> Iterator[bytes]:
 
 
 def split_cells(line: bytes, separator: str) -> list[str]:
-    """Split a line into text, without quotes around a cell."""
+    """Split a line into text, without quotes and blanks around a cell."""
     text = line.decode(errors="replace").rstrip("\r\n")
-    return next(csv.reader([text], delimiter=separator)) if '"' in text else text.split(separator)
+    cells = next(csv.reader([text], delimiter=separator)) if '"' in text else text.split(separator)
+    return [cell.strip() for cell in cells]
 
 
 class Layout(NamedTuple):
@@ -151,6 +153,8 @@ def _lines_of_table(path: Path) -> Iterator[tuple[int, bytes]]:
             raise InputError(f"{path}: is GCT 1.3, whose rows and columns carry annotation; save it as GCT 1.2")
         if line.startswith(b"#1.2"):
             next(numbered, None)  # the size
+        elif line.startswith(b"!"):
+            raise InputError(f"{path}: line {number} is of a series matrix of GEO; keep the lines of its table alone")
         elif number == 1 and line.lstrip(b'"').startswith((b"Illumina", b"[Heading]")):
             next((line for _, line in numbered if line.lstrip(b'"').startswith(b"[Assay]")), None)
         elif line.lstrip(b'"').startswith(b"[Controls]"):
@@ -163,6 +167,8 @@ def _separator(path: Path, line: bytes) -> str:
     """Tell what stands between cells: tabs, or commas in a file whose name says so."""
     if b"\t" not in line and b"," in line and ".csv" in path.suffixes:
         return ","
+    if b"\t" not in line and line.count(b";") > line.count(b","):
+        raise InputError(f"{path}: has semicolons between its cells; save it with tabs, and with points in numbers")
     return "\t"
 
 
@@ -198,8 +204,24 @@ def read_layout(path: Path) -> Layout:
     while len(names) > 1 and not names[-1]:
         names.pop()
     n_cells = len(names) if any(cells[len(names) :]) else max(len(names), len(cells))
+    if len(set(names)) < len(names) and all(map(is_number, names[1:])):
+        raise InputError(f"{path}: its first line ({names[0]}, {names[1]}, …) is no header; add one with names")
     refuse_repeats(path, "column", names)
     return Layout(separator, names, n_cells, header[0])
+
+
+def column_key(name: str) -> str:
+    """Write the name of a column as it is compared: ``Gene Symbol``, ``gene.symbol`` and ``gene-symbol`` are alike."""
+    return re.sub(r"[\s.-]+", "_", name.strip()).lower()
+
+
+def is_number(cell: str) -> bool:
+    """Tell whether a cell is a number."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
@@ -248,14 +270,17 @@ def _parquet_table(path: Path) -> pd.DataFrame:
 
 
 def read_cells(path: Path) -> list[tuple[int, list[str]]]:
-    """Read lines that need no header, with their numbers: cells split at tabs, else at commas, else at blanks.
+    """Read lines that need no header, with their numbers: cells split at tabs, else commas or semicolons, else blanks.
 
     Lines that are empty are left out, and those that begin with ``#``, ``track`` or ``browser``.
     """
-    rows = []
+    rows: list[tuple[int, list[str]]] = []
+    marks = "\t,;"
     for number, line in _lines_of_table(path):
         if line.strip() and not line.startswith((b"#", b"track", b"browser")):
-            separator = next((mark for mark in "\t," if mark.encode() in line), None)
+            separator = next((mark for mark in marks if mark.encode() in line), None)
+            if not rows and separator == ";":  # in the first line; commas are in numbers then
+                marks = ";"
             cells = split_cells(line, separator) if separator else line.decode(errors="replace").split()
             rows.append((number, [cell.strip().strip('"') for cell in cells]))
     return rows

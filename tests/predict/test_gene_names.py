@@ -31,7 +31,7 @@ def matched(
 @pytest.mark.parametrize(
     "column",
     ["feature_name", "gene_name", "gene_short_name", "hgnc_symbol", "gene_symbols", "gene_symbol", "Symbol", "SYMBOL",
-     "features", "external_gene_name", "Gene", "gene_names", "Hugo_Symbol"],
+     "features", "external_gene_name", "Gene", "gene_names", "Hugo_Symbol", "Gene Symbol", "Gene.name", "gene-name"],
 )  # fmt: skip
 def test_columns_that_name_genes(column: str) -> None:
     assert matched(["g0", "g1", "g2"], BY_SYMBOL, **{column: SYMBOLS}) == [0, 1, 2]
@@ -49,6 +49,7 @@ def test_columns_with_ids(column: str) -> None:
     [
         ["GRCh38_TP53", "GRCh38_SEPTIN9", "GRCh38_HLA-A"],
         ["hg19_TP53", "hg38-2020-A_SEPTIN9", "GRCh38______HLA-A"],
+        ["GRCh38-TP53", "hg19---SEPTIN9", "human_HLA-A"],  # Seurat makes dashes of underscores
         ["TP53|7157", "SEPTIN9|10801", "HLA-A|3105"],  # of the TCGA
         ["ENSG00000999999.1_TP53", "ENSG00000999998|SEPTIN9", "HLA-A_ENSG00000999997.12"],
         ["tp53", " SEPTIN9 ", "HLA.A"],  # make.names of R

@@ -23,6 +23,16 @@ LISTS = {
     "EPICv2": "cg00000029_TC21\ncg00000108_BC21\ncg00000109_TO11\n",
     "manifest": "Illumina,,\n[Heading],,\nDate,x,\n[Assay],,\nIlmnID,Name,CHR\n"
     "cg00000029_TC21,cg00000029,16\ncg00000108_BC21,cg00000108,3\ncg00000109_TC11,cg00000109,3\n[Controls],,\n21,x,y\n",
+    "one line": "cg00000029, cg00000108,cg00000109",
+    "one line with blanks": "cg00000029 cg00000108\tcg00000109\n",
+    "semicolons": "cg00000029;cg00000108;cg00000109\n",
+    "CSV with semicolons": "probe;p\ncg00000029;0,05\ncg00000108;0,1\ncg00000109;1\n",
+    "vector of R": 'ids <- c("cg00000029", "cg00000108",\n         "cg00000109")\n',
+    "JSON": '["cg00000029", "cg00000108", "cg00000109"]\n',
+    "CpG and SNP": "cg00000029\trs1\ncg00000108\trs22\ncg00000109\trs333\n",
+    "blanks around": " cg00000029 \ncg00000108\t\n  cg00000109\n",
+    "rows of other lengths": "n\tcg00000029\ncg00000108\n3\tcg00000109\t\n",
+    "cross-reactive probes": "TargetID\tProbe chr\tPosition\ncg00000029\t1\t5\ncg00000108\t1\t9\ncg00000109\t1\t7\n",
     "UTF-16": "Name\ncg00000029\ncg00000108\ncg00000109\n",
     "lone CR": "Name\rcg00000029\rcg00000108\rcg00000109\r",
 }
@@ -36,7 +46,7 @@ def write(path: Path, content: str, encoding: str = "utf-8") -> Path:
 @pytest.mark.parametrize("source", LISTS)
 def test_lists_name_the_same(tmp_path: Path, source: str) -> None:
     path = write(tmp_path / "list.txt", LISTS[source], "utf-16" if source == "UTF-16" else "utf-8")
-    assert not names_places(path, KNOWN)
+    assert not names_places(path, KNOWN) or read_places(path)["id"].tolist() == NAMES
     assert read_names(path, KNOWN) == NAMES
 
 
@@ -100,7 +110,14 @@ def test_names_of_positions_are_kept(tmp_path: Path, content: str) -> None:
     assert table["position"].astype(int).tolist() == [999, 1999]
 
 
+def test_regions_of_a_browser_are_no_positions(tmp_path: Path) -> None:
+    for content in ("chr1:1,000\n", "chr1:1000-1001\n"):
+        assert not names_places(write(tmp_path / "x.txt", content), KNOWN)  # refused as names that are not known
+
+
 def test_strands_are_read(tmp_path: Path) -> None:
+    calls = write(tmp_path / "calls", "chr\tbase\tstrand\nchr1\t1000\tF\nchr1\t1001\tR\n")
+    assert read_places(calls)["strand"].tolist() == ["+", "-"]
     bed = write(tmp_path / "x.bed", "chr1\t999\t1000\t.\t9\t+\nchr1\t1000\t1001\t.\t9\t-\n")
     assert read_places(bed)["strand"].tolist() == ["+", "-"]
 

@@ -63,6 +63,10 @@ def test_antibodies_are_no_genes(tmp_path: Path, form: Any) -> None:
         ("feature_type", "CRISPR Guide Capture", "Gene Expression"),
         ("feature_biotype", "spike-in", "gene"),  # of CELLxGENE
         ("feature_types", "Antibody Capture", ""),
+        ("modality", "ADT", "RNA"),  # of muon
+        ("assay", "protein", "rna"),
+        ("gene_biotype", "spike_in", "protein coding"),
+        ("Feature Type", "Negative Control Probe", "Gene Expression"),
     ],
 )
 def test_other_features_are_no_genes(column: str, kind: str, gene: str) -> None:
@@ -86,7 +90,8 @@ def test_antibodies_alone_are_refused() -> None:
     [
         ["N_unmapped", "N_multimapping", "N_noFeature", "N_ambiguous"],  # STAR
         ["__no_feature", "__ambiguous", "__too_low_aQual", "__not_aligned", "__alignment_not_unique"],  # HTSeq
-        ["ERCC-00002", "ERCC_00171", "SIRV101"],
+        ["no_feature", "ambiguous", "too_low_aQual", "not_aligned", "alignment_not_unique"],  # HTSeq before 0.6
+        ["ERCC-00002", "ERCC_00171", "SIRV101", "gERCC-00003"],
     ],
 )
 def test_counters_and_spike_ins_are_no_genes(tmp_path: Path, names: list[str]) -> None:
@@ -110,7 +115,17 @@ def two_genomes(human: str, mouse: str, column: bool) -> anndata.AnnData:
 
 @pytest.mark.parametrize("assembly", ["hg19", "hg38", "GRCh38.p13", "simulated"])
 @pytest.mark.parametrize(
-    "prefixes", [("GRCh38_", "mm10___"), ("hg19_", "mm10_"), ("GRCh38______", "GRCm39_"), ("", "")]
+    "prefixes",
+    [
+        ("GRCh38_", "mm10___"),
+        ("hg19_", "mm10_"),
+        ("GRCh38______", "GRCm39_"),
+        ("GRCh38-", "mm10---"),
+        ("GRCh38-2020-A_", "mm10-2020-A_"),
+        ("human_", "mouse_"),
+        ("HUMAN_", "MOUSE_"),
+        ("", ""),
+    ],
 )
 def test_of_two_genomes_the_one_of_the_checkpoint_is_taken(assembly: str, prefixes: tuple[str, str]) -> None:
     column = prefixes == ("", "")
@@ -119,6 +134,10 @@ def test_of_two_genomes_the_one_of_the_checkpoint_is_taken(assembly: str, prefix
     words = ("4 of 8 rows", "4 genes of another genome than ")
     if assembly != "simulated":
         assert_genes_alone(two_genomes(*prefixes, column), *words, assembly=assembly)
+        if not column:  # named after both, it tells nothing
+            data = two_genomes(*prefixes, False)
+            data.var["genome"] = "hg19_and_mm10"
+            assert_genes_alone(data, *words, assembly=assembly)
 
 
 def test_a_genome_that_cannot_be_chosen_is_asked_for() -> None:
@@ -186,6 +205,32 @@ def test_10x_h5_of_two_species_with_antibodies(tmp_path: Path) -> None:
         group["features/genome"] = np.array([""] + ["mm10"] * 4 + ["GRCh38"] * 4, "S")
     words = ("5 of 9 rows", "1 features of 'Antibody Capture'", "4 genes of another genome than GRCh38")
     assert_genes_alone(tmp_path / "x.h5", *words, assembly="hg38")
+
+
+def test_10x_h5_of_version_2_has_a_matrix_for_each_genome(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for genome, names, counts in (("hg19", GENES, COUNTS), ("mm10", [g.title() for g in GENES], COUNTS * 7)):
+            values, group = sparse.csr_matrix(counts), file.create_group(genome)
+            for name in ("data", "indices", "indptr"):
+                group[name] = getattr(values, name)
+            group["shape"], group["barcodes"] = values.shape[::-1], np.array(CELLS, "S")
+            group["genes"] = group["gene_names"] = np.array(names, "S")
+    assert_genes_alone(tmp_path / "x.h5", "of the matrices of hg19, mm10 that of hg19", assembly="hg38")
+    assert read(tmp_path / "x.h5", "mm39")[0] == [gene.title() for gene in GENES]
+    with pytest.raises(InputError, match="has matrices of hg19, mm10, the assembly is 'simulated'; keep one"):
+        read(tmp_path / "x.h5", "simulated")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("x.loom", "is a loom file; write it as .h5ad: anndata.io.read_loom"), ("x.zarr", "is a zarr store; write it as"),
+     ("x.h5mu", "holds several AnnData"), ("x.rds", "is of saveRDS"), ("matrix.mtx.gz", "is a part of a 10x matrix"),
+     ("x.h5Seurat", "is a file of Seurat")],
+)  # fmt: skip
+def test_formats_that_are_not_read_are_named_with_a_way_out(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / name).write_bytes(b"\x89HDF")
+    with pytest.raises(InputError, match=f"{name}: {words}"):
+        read(tmp_path / name)
 
 
 def test_genes_as_observations_are_turned(tmp_path: Path) -> None:

@@ -83,6 +83,10 @@ QUANTIFIED = {
     "N_unmapped\t\t\t999\t9\t\nTP53\tTP53\tprotein_coding\t7\t1\t.5\nEGFR\tEGFR\tprotein_coding\t8\t2\t.6\nMYC\tx\ty\t9\t3\t.7\n"),
     "RSEM": "gene_id\ttranscript_id(s)\tlength\teffective_length\texpected_count\tTPM\tFPKM\n"
     "TP53\ta,b\t9\t8.5\t7\t1\t2\nEGFR\ta\t9\t8\t8\t1\t2\nMYC\ta\t9\t8\t9\t1\t2\n",
+    "StringTie": "Gene ID\tGene Name\tReference\tStrand\tStart\tEnd\tCoverage\tFPKM\tTPM\n"
+    "TP53\tx\tchr17\t-\t1\t9\t3\t2\t7\nEGFR\tx\tchr7\t+\t1\t9\t3\t2\t8\nMYC\tx\tchr8\t+\t1\t9\t3\t2\t9\n",
+    "Cufflinks": "tracking_id\tclass_code\tgene_id\tlocus\tlength\tcoverage\tFPKM\tFPKM_conf_lo\tFPKM_status\n"
+    "TP53\t-\tx\tchr17:1-9\t-\t-\t7\t0\tOK\nEGFR\t-\tx\tchr7:1-9\t-\t-\t8\t0\tOK\nMYC\t-\tx\tc\t-\t-\t9\t0\tOK\n",
     "salmon": "Name\tLength\tEffectiveLength\tTPM\tNumReads\nTP53\t9\t8.5\t1\t7\nEGFR\t9\t8\t1\t8\nMYC\t9\t8\t1\t9\n",
 }  # fmt: skip
 
@@ -141,7 +145,10 @@ def zipped(content: bytes, path: Path) -> bytes:
         (lambda content: content.replace(b"\t", b"\0"), "is no text"),
         (lambda content: content.decode().encode("utf-16-le"), "is no text"),
         (lambda content: b"#1.3\n" + content, "is GCT 1.3"),
-        (lambda content: content.replace(b"\t", b";"), "not text with '.t' between cells"),
+        (lambda content: b'!Series_title\t"x"\n' + content, "line 1 is of a series matrix of GEO"),
+        (lambda content: b"\xd0\xcf\x11\xe0" + content, "is an Excel workbook"),
+        (lambda content: b"N_unmapped\t1\t1\t1\nTP53\t2\t1\t1\n", "its first line (N_unmapped, 1, …) is no header"),
+        (lambda content: content.replace(b"\t", b";"), "has semicolons between its cells"),
         (lambda content: content.replace(b"1.5", b"1,5"), "column 'TCGA-AA-0001-01' is '1,5'; put a number"),
         (lambda content: content.splitlines(keepends=True)[0], "without a row below its header"),
     ],
@@ -149,7 +156,7 @@ def zipped(content: bytes, path: Path) -> bytes:
 def test_what_is_no_table_is_named(tmp_path: Path, damage, words: str) -> None:
     path = tmp_path / "table.tsv"
     path.write_bytes(damage(TEXT.encode()))
-    with pytest.raises(InputError, match=f"table.tsv: .*{words}") as refusal:
+    with pytest.raises(InputError, match=f"table.tsv: .*{words.replace('(', '.').replace(')', '.')}") as refusal:
         read_all(open_matrix(path, "gene"))
     assert "\n" not in str(refusal.value)
 
@@ -165,6 +172,23 @@ def test_beta_is_clipped_where_it_was_rounded(tmp_path: Path) -> None:
         matrix = open_matrix(path, "probe", missing=True)
         with pytest.raises(InputError, match=f"row 'cg1', column 'TCGA-AA-0001-01' {words}"):
             list(checked_beta(matrix, matrix.columns))
+
+
+def test_marks_of_missing_values_and_blanks_around_names(tmp_path: Path) -> None:
+    marks = ["NA", "null", ".", "#N/A", "None", "", "NaN", "<NA>", "n/a"]
+    rows = "".join(f" cg{n} \t{mark}\n" for n, mark in enumerate(marks))
+    path = tmp_path / "beta.tsv"
+    path.write_text("x\t TCGA-AA-0001-01 \n" + rows + "cg9\t0.5\n")
+    table = read_all(open_matrix(path, "probe", missing=True))
+    assert table.index.tolist() == [f"cg{n}" for n in range(10)] and table.columns.tolist() == ["TCGA-AA-0001-01"]
+    assert table.iloc[:9].isna().all(axis=None) and table.iloc[9, 0] == 0.5
+
+
+def test_statistics_are_no_samples(tmp_path: Path) -> None:
+    path = tmp_path / "counts.tsv"
+    path.write_text("gene\ts1\tExon count\tGC.content\tbaseMean\tlogFC\tlog2FoldChange\tP.Value\tadj\n")
+    path.write_text(path.read_text().replace("adj", "padj") + "TP53\t1\t2\t3\t4\t5\t6\t7\t8\n")
+    assert open_matrix(path, "gene").columns == ["s1"]
 
 
 def test_columns_that_describe_are_said_and_parquet_has_them_too(
