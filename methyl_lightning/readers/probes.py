@@ -17,7 +17,7 @@ AUTOSOMES = [f"chr{number}" for number in range(1, 23)]
 STANDARD_CHROMOSOMES = [*AUTOSOMES, "chrX", "chrY", "chrM"]
 REFSEQ = re.compile(r"NC_0000(0[1-9]|1\d|2[0-4])\.\d+")  # of the human chromosomes, any assembly
 GENBANK = re.compile(r"CM000(6[6-8]\d)\.\d+")  # likewise, 663 is chromosome 1
-SPELLING = re.compile(r"(?:chromosome|chrom|chr)?[ _.-]?0*([1-9]\d?|[XYM]|MT)", re.IGNORECASE)
+SPELLING = re.compile(r"(?:chromosome|chrom|chr)?[ _.-]?0*([1-9]\d?|[XYM]|MT)(?:\.0)?", re.IGNORECASE)
 LETTERS = {"23": "X", "24": "Y", "26": "M", "MT": "M"}  # numbers as PLINK has them
 MITOCHONDRIA = ("NC_012920.1", "J01415.2")
 REPLICATE = re.compile(r"((?:cg|ch|rs|nv)\S+)_[TB][CO]\d\d")  # cg00000029_TC21: how EPICv2 names the probes of a CpG
@@ -36,6 +36,9 @@ PROBE_COLUMNS = {
 
 def chromosome(name: str) -> str:
     """Name a chromosome as the store does, ``chr1`` … ``chrX``, ``chrM``; from ``1``, ``CHR01``, ``23``, ``MT``, …."""
+    name = name.strip()
+    if name in (*MISSING, "*"):
+        return ""
     if name in MITOCHONDRIA:
         return "chrM"
     if refseq := REFSEQ.fullmatch(name):
@@ -92,9 +95,8 @@ def read_columns(path: Path, needed: list[str], optional: list[str]) -> pd.DataF
 
 def coordinates(path: Path, table: pd.DataFrame, chrom: str, columns: list[str]) -> pd.DataFrame:
     """Name the chromosomes in the column ``chrom`` and make the columns whole numbers, −1 where missing."""
-    known = table[columns].replace(MISSING, str(UNKNOWN_POSITION))
-    whole = known.apply(lambda column: column.str.fullmatch(r"-?\d+"))
-    refuse_cells(path, table[columns], ~whole.to_numpy(bool), "put a whole number there")
+    known = table[columns].replace(MISSING, str(UNKNOWN_POSITION)).apply(pd.to_numeric, errors="coerce")
+    refuse_cells(path, table[columns], (known % 1 != 0).to_numpy(), "put a whole number there")  # 1e+05 is one, of R
     names = {name: chromosome(name) for name in table[chrom].unique()}
     return table.assign(chrom=table[chrom].map(names), **known.astype(np.int64))
 
