@@ -108,6 +108,10 @@ def _run(task: Callable[[DictConfig], None], config_name: str) -> None:
         _quiet()  # again, as a launcher may have started this process
         try:
             task(cfg)
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever read the output, ``head`` for one, has had enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
         except (InputError, HydraException, OmegaConfBaseException) as error:
             _exit(error)
 
@@ -123,9 +127,6 @@ def _run(task: Callable[[DictConfig], None], config_name: str) -> None:
         if not given:
             raise
         _exit(InputError(f"{given[0]}: not an option of this group; --help lists them ({error})"))
-    except BrokenPipeError:  # whoever read the output, ``head`` for one, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except OSError as error:
         if error.errno not in DISK_ERRORS or error.filename is None:
             raise

@@ -158,7 +158,7 @@ def describe(module: MethylationModule) -> str:
         for view in reversed(TEST_VIEWS):
             lines += _view_lines(view, module.card["metrics"][view])
         lines.append(coverage_line(module.card))
-        if module.card["depths"]:
+        if module.card.get("depths"):  # not of the former format
             lines.append(depth_line(module.card))
     return "\n".join([*lines, "limits of use", *(f"  {limit}" for limit in LIMITS)])
 

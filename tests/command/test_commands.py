@@ -1,6 +1,7 @@
 """The commands as a person types them: from raw settings to a tested model, and every wrong word in one line."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -482,7 +483,13 @@ def test_a_process_ends_with_one_line_and_a_status(tmp_path: Path) -> None:
     assert files(tmp_path) == set()
 
 
-def test_a_reader_that_stops_early_is_no_error(elsewhere: Path) -> None:
-    shown = f"{sys.executable} -m methyl_lightning.prepare check=stores/simulated.h5 | head -n 1"
-    done = subprocess.run(["bash", "-c", shown], cwd=elsewhere, capture_output=True, text=True, check=False)
-    assert "Traceback" not in done.stderr and done.stdout.startswith("stores/simulated.h5")
+@pytest.mark.parametrize(("reader", "flushing"), [("head -n 1", "1"), ("true", "")])
+def test_a_reader_that_stops_early_is_no_error(elsewhere: Path, reader: str, flushing: str) -> None:
+    (elsewhere / "matplotlibrc").write_text("font.family: Nowhere Sans\n")  # a font that no machine has
+    shown = f"{sys.executable} -m methyl_lightning.prepare check=stores/simulated.h5 | {reader}"
+    environment = os.environ | {"PYTHONUNBUFFERED": flushing, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        ["bash", "-c", shown], cwd=elsewhere, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    assert done.stdout.startswith("stores/simulated.h5" if reader != "true" else "")

@@ -20,6 +20,7 @@ from methyl_lightning.data.splits import TEST_VIEWS
 from methyl_lightning.data.store import ALPHABET, Store
 from methyl_lightning.files import InputError
 from methyl_lightning.model import grid
+from methyl_lightning.model.card import describe
 from methyl_lightning.model.checkpoint import export_folder, load_checkpoint
 from methyl_lightning.model.conformal import interval
 from methyl_lightning.model.grid import predict_grid
@@ -214,6 +215,9 @@ def test_card_is_printed(workplace: Path) -> None:
     assert f"MAE: {metrics['mae']:.3f} ({low:.3f}–{high:.3f})" in result.out
     for words in ("LevyJurgenson", "log2(norm+1), 40 genes", "limits of use", "Not for diagnosis", "window of 100"):
         assert words in result.out
+    module = load_checkpoint(workplace / "run" / "best.ckpt")
+    del module.card["depths"]  # as in the former format
+    assert "limits of use" in describe(module)
 
 
 def test_the_python_call_and_the_command_stand_in_one_package() -> None:
