@@ -189,7 +189,8 @@ def _in_quotes(error: Exception) -> str | None:
     else:
         return None
     name, equals, value = argument.partition("=")
-    if not equals or not re.fullmatch(r"[+~]{0,2}[\w.@/]+", name) or value[:1] in "[{'\"":
+    enclosed = value[:1] + value[-1:] in ("[]", "{}", "''", '""')  # meant as what Hydra reads
+    if not equals or not re.fullmatch(r"[+~]{0,2}[\w.@/]+", name) or not value or enclosed:
         return None
     sweep = ", or sweep over its parts with --multirun" if "," in value else ""
     return f"{argument}: Hydra reads some characters otherwise; quote the value: {as_argument(name, value)}{sweep}"

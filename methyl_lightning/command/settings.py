@@ -3,7 +3,7 @@
 import inspect
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -14,7 +14,9 @@ PLAIN = re.compile(r"[\w./:+-]+", re.ASCII)  # what neither a shell nor Hydra's 
 STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
 
 
-def check_arguments(settings: Mapping[str, Any], called: Callable[..., Any], group: str) -> None:
+def check_arguments(
+    settings: dict[str, Any], called: Callable[..., Any], group: str, overrides: Sequence[str] | None = None
+) -> None:
     """Refuse settings whose types are not those of the arguments that they become.
 
     Parameters
@@ -24,7 +26,10 @@ def check_arguments(settings: Mapping[str, Any], called: Callable[..., Any], gro
     called
         Function or class with annotations.
     group
-        What the settings stand under, for the error.
+        What the settings stand under, for the error; "" where they stand alone.
+    overrides
+        As they were typed. With them, what Hydra has read as a number where a text is wanted, such as the name of a
+        file or a column, becomes the text again.
 
     Raises
     ------
@@ -33,12 +38,32 @@ def check_arguments(settings: Mapping[str, Any], called: Callable[..., Any], gro
     """
     function = called.__init__ if inspect.isclass(called) else called
     types = get_type_hints(function)
+    typed = dict(override.lstrip("+").partition("=")[::2] for override in overrides or ())
     for name in settings.keys() & types.keys():
+        adapter = TypeAdapter(types[name], config=STRICT)
+        place, value = f"{group}.{name}" if group else name, settings[name]
         try:
-            TypeAdapter(types[name], config=STRICT).validate_python(settings[name])
+            adapter.validate_python(value)
         except ValidationError as error:
-            wanted = " or ".join(dict.fromkeys(part["msg"].lower() for part in error.errors()))
-            raise InputError(f"{group}.{name}={_shown(settings[name])}: {wanted}") from error
+            text = typed.get(place, _shown(value))
+            if overrides is not None and _fits(adapter, text):
+                if isinstance(value, list | dict):
+                    quoted = as_argument(place, text)
+                    raise InputError(
+                        f"{place}={text}: Hydra reads brackets otherwise; quote the value: {quoted}"
+                    ) from None
+                settings[name] = text if isinstance(value, int | float) else value
+            if settings[name] is value:
+                wanted = " or ".join(dict.fromkeys(part["msg"].lower() for part in error.errors()))
+                raise InputError(f"{place}={_shown(value)}: {wanted}") from error
+
+
+def _fits(adapter: TypeAdapter[Any], text: str) -> bool:
+    try:
+        adapter.validate_python(text)
+    except ValidationError:
+        return False
+    return True
 
 
 def check_whole_number(name: str, value: Any, least: int) -> None:

@@ -6,12 +6,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from methyl_lightning.command.run import run_command
+from methyl_lightning.command.settings import check_arguments
 from methyl_lightning.files import InputError
 from methyl_lightning.model.card import describe
 from methyl_lightning.model.checkpoint import export_folder, load_checkpoint
 from methyl_lightning.predict.output import predict_to_file
+from methyl_lightning.predict.prediction import prepared
 
-TEXT = ("checkpoint", "expression", "cpgs", "genome", "output", "layer", "genes", "label", "groupby")
 NEEDED = ("checkpoint", "expression", "output")
 
 
@@ -27,13 +28,11 @@ def predict(cfg: DictConfig) -> None:
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     for name in ("describe", "export"):
         settings.pop(name)
-    for override in HydraConfig.get().overrides.task:
-        name, _, text = override.partition("=")
-        if name in TEXT and isinstance(settings[name], int | float):  # a file or column whose name is a number
-            settings[name] = text
     for name in NEEDED:
         if settings[name] is None:
             raise InputError(f"{name}=: is not given; needed are {'=, '.join(NEEDED)}= (see --help)")
+    for called in (predict_to_file, prepared):
+        check_arguments(settings, called, "", HydraConfig.get().overrides.task)
     inputs = [settings.pop(name) for name in ("output", "checkpoint", "expression", "cpgs")]
     print("\n".join(predict_to_file(*inputs, **settings)))
 

@@ -53,13 +53,15 @@ def average_matrix(expression: Expression, units: str, aggregate: str, label: st
     if not 1 <= k < len(expression.obs):
         raise InputError(f"k={k}: must be at least 1 and less than the {len(expression.obs):,} samples")
     if aggregate == "spatial":
-        if "spatial" not in expression.obsm:
+        if "spatial" not in expression.obsm or not expression.obsm["spatial"].shape[1]:
             raise InputError(f"{expression.source}: no obsm['spatial']; use aggregate=expression, or add coordinates")
-        place_SP = np.asarray(expression.obsm["spatial"], dtype=np.float64)
+        place_SP = pd.DataFrame(expression.obsm["spatial"]).apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
         lost_S = np.asarray(~np.isfinite(place_SP).all(axis=1))
         if lost_S.any():
             lost = f"{int(lost_S.sum()):,} of {len(lost_S):,} samples ({expression.obs.index[lost_S][0]!r}, …)"
             raise InputError(f"{expression.source}: obsm['spatial'] has no coordinates of {lost}; remove these samples")
+        if (place_SP == place_SP[0]).all():
+            raise InputError(f"{expression.source}: obsm['spatial'] has all samples at one place; give coordinates")
     else:
         place_SP = _components(expression, units)
     n_samples = len(place_SP)

@@ -102,7 +102,8 @@ def read_cpg_set(
         return _known("the list of CpGs", list(cpgs), record)
     if str(cpgs) == ALL:
         return _known("cpgs=all", record.cpgs["id"].tolist(), record)
-    path = Path(cpgs).expanduser()
+    path = Path(cpgs)
+    path = path.expanduser() if path.parts[:1] == ("~",) else path  # not ~name, which may be that of a file
     if not path.is_file():
         raise InputError(f"{path}: no such file of CpGs; give probe ids, a BED, TSV or FASTA file, a store, or {ALL}")
     suffixes = set(path.suffixes)

@@ -9,7 +9,7 @@ from methyl_lightning.prepare.stores import check_store, download_files, prepare
 def prepare(cfg: DictConfig) -> None:
     """Prepare the store that the configuration describes, or look at the one that ``check`` names."""
     if cfg.check is not None:
-        check_store(cfg.check)
+        check_store(str(cfg.check))
         return
     if cfg.download:
         download_files(cfg.data)

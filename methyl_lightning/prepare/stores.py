@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from methyl_lightning.command.settings import check_arguments
 from methyl_lightning.data.store import Store
 from methyl_lightning.files import InputError, replacing
 from methyl_lightning.prepare.check import describe, read_contents, store_page
+from methyl_lightning.prepare.selection import Selection
 
 
 def check_store(path: str) -> None:
@@ -30,8 +33,20 @@ def download_files(data: DictConfig) -> None:
     instantiate(data.download, _convert_="all")
 
 
+def _check_types(data: DictConfig) -> None:
+    """Refuse settings of the source that are of another type; names of files and cohorts stay text."""
+    settings: dict[str, Any] = OmegaConf.to_container(data.source, resolve=True)  # type: ignore[assignment]
+    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    check_arguments(settings, get_method(data.source._target_), "data.source", typed)
+    if settings.get("selection"):
+        check_arguments(settings["selection"], Selection, "data.source.selection", typed)
+    data.source = settings
+    data.store = str(data.store)
+
+
 def prepare_store(data: DictConfig) -> Store:
     """Make the store that ``data`` describes, taking the place of a former one, and say what it holds."""
+    _check_types(data)
     path = Path(data.store)
     print(f"preparing {path}", flush=True)
     instantiate(data.source, store=str(path), _convert_="all")
@@ -52,6 +67,7 @@ def ensure_store(data: DictConfig) -> Store:
     InputError
         If the store was prepared with other settings than ``data.source`` has now.
     """
+    _check_types(data)
     if not Path(data.store).exists():
         return prepare_store(data)
     store = Store(data.store)

@@ -72,7 +72,8 @@ def _open(
 ) -> Expression:
     if isinstance(expression, anndata.AnnData):
         return _oriented(from_anndata(expression, layer, raw), known)
-    path = Path(expression).expanduser()
+    path = Path(expression)
+    path = path.expanduser() if path.parts[:1] == ("~",) else path  # not ~name, which may be that of a file
     if not path.exists():
         raise InputError(f"{path}: no such expression file; check expression=")
     refuse_unread(path)

@@ -69,9 +69,9 @@ def _check_trainer(trainer: DictConfig) -> None:
 
 
 def _check_model(model: Mapping[str, Any], group: str) -> None:
-    check_arguments(model, MethylationModule, group)
+    check_arguments(dict(model), MethylationModule, group)
     network = getattr(networks, model["network"], None)
     if network is not None:  # what there is not, the module refuses
-        check_arguments(model, network, group)
+        check_arguments(dict(model), network, group)
     if not 1 <= model.get("longest_kmer", 1) <= LONGEST_KMER:
         raise InputError(f"{group}.longest_kmer={model['longest_kmer']}: must be 1 … {LONGEST_KMER}")

@@ -455,7 +455,7 @@ def test_wrong_evaluation_settings_are_one_line(elsewhere: Path, overrides: list
         ([*DATA, "data.source.nonsense=1"], ["'data.source.nonsense'"]),
         ([*DATA, "data.source.window=41"], ["window=41: must be even"]),
         ([*DATA, "data.source.n_cpgs=100000"], ["n_cpgs=100000: must be at most"]),
-        ([*DATA, "data.source.n_patients=few"], ["simulate"]),
+        ([*DATA, "data.source.n_patients=few"], ["data.source.n_patients=few: input should be a valid integer"]),
         ([*DATA, "data.store=file/x.h5"], ["file"]),
     ],
 )

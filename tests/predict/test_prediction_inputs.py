@@ -389,6 +389,25 @@ def test_names_that_are_numbers_and_the_home_folder(place: Path, cells: anndata.
     assert anndata.read_h5ad(place / "2024.h5ad").obs_names.tolist() == cells.obs_names.tolist()
 
 
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("groupby=[x]", "groupby=[x]: Hydra reads brackets otherwise; quote the value: 'groupby=\"[x]\"'"),
+        ("cpgs={a:b}", "cpgs={a:b}: Hydra reads brackets otherwise; quote the value: 'cpgs=\"{a:b}\"'"),
+        ("expression=[a].h5ad", "Hydra reads some characters otherwise; quote the value: 'expression=\"[a].h5ad\"'"),
+        ("expression={a}.h5ad", "Hydra reads some characters otherwise; quote the value: 'expression=\"{a}.h5ad\"'"),
+        ('expression="~a.h5ad"', "~a.h5ad: no such expression file; check expression="),
+        ("min_coverage=half", "min_coverage=half: input should be a valid number"),
+        ("k=many", "k=many: input should be a valid integer"),
+        ("intervals=maybe", "intervals=maybe: input should be a valid boolean"),
+        ("expression=1", "1: no such expression file"),
+    ],
+)
+def test_settings_of_another_type_are_named(place: Path, setting: str, words: str) -> None:
+    result = command("predict", ["checkpoint=best.ckpt", "expression=x.h5ad", "output=o.h5ad", setting], place)
+    assert_refused(result, words)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_samples_without_coordinates_are_named(checkpoint: Path, cells: anndata.AnnData, value: float) -> None:
     data = cells.copy()
@@ -396,6 +415,14 @@ def test_samples_without_coordinates_are_named(checkpoint: Path, cells: anndata.
     with pytest.raises(InputError, match=r"no coordinates of 2 of 43 samples \('3', …\); remove these samples"):
         predict(checkpoint, data, aggregate="spatial", k=3)
     assert np.isfinite(predict(checkpoint, data, aggregate="expression", k=3).X).all()
+    for places, words in (
+        (np.zeros((43, 2)), "all samples at one place"),
+        (np.zeros((43, 0)), r"no obsm\['spatial'\]"),
+        (np.full((43, 2), "left"), "no coordinates of 43 of 43 samples"),
+    ):
+        data.obsm["spatial"] = places
+        with pytest.raises(InputError, match=words):
+            predict(checkpoint, data, aggregate="spatial", k=3)
 
 
 def test_means_of_groups_are_read_back(checkpoint: Path, cells: anndata.AnnData, store: Store, tmp_path: Path) -> None:

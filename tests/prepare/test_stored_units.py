@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TRAINER, command
+from conftest import TRAINER, assert_refused, command
 from raw_tables import make_cohort, write_cohort, write_table
 
 from methyl_lightning.data.store import Store
@@ -159,3 +159,23 @@ def test_groups_of_counts_are_taken_per_million(trained: Path, tmp_path: Path) -
     sums = data.X.reshape(N_SAMPLES // 2, 2, N_GENES).sum(axis=1)[np.argsort([f"g{k}" for k in range(N_SAMPLES // 2)])]
     expected = predict(trained / "run" / "best.ckpt", anndata.AnnData(sums, var=data.var), match="none")
     np.testing.assert_allclose(found.X, expected.X, atol=1e-5)
+
+
+def test_names_that_are_numbers_are_names(tmp_path: Path) -> None:
+    files = write(tmp_path, LOG2_GS)
+    for name, number in (("expression", "2024"), ("methylation", "1.50")):
+        files[name] = files[name].rename(tmp_path / number)
+    sources = [f"data.source.{name}={path.name}" for name, path in files.items()]
+    settings = ["data=tcga_xena", "data.name=t", "data.source.window=20", *sources]
+    result = command("prepare", [*settings, "data.store=7", "data.source.cohort=5"], tmp_path)
+    assert result.status == 0, result.err
+    store = Store(tmp_path / "7")
+    assert set(store.samples["cohort"]) == {"5"}
+    assert store.attributes["provenance"]["settings"]["methylation"] == "1.50"
+    assert command("prepare", ["check=7"], tmp_path).status == 0
+    for setting, words in (
+        ("window=ten", "data.source.window=ten: input should be a valid integer"),
+        ("selection.min_measured=half", "data.source.selection.min_measured=half: input should be a valid number"),
+        ("genes=[a]", "data.source.genes=[a]: Hydra reads brackets otherwise; quote the value:"),
+    ):
+        assert_refused(command("prepare", [*settings, f"data.source.{setting}"], tmp_path), words)
