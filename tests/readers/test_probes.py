@@ -34,6 +34,11 @@ MAPS = {
         ("NC_012920.1", "chrM"),
         ("NC_000067.6", "chrNC_000067.6"),  # of the mouse
         ("GL000192.1", "chrGL000192.1"),
+        (" chr1 ", "chr1"),
+        ("1.0", "chr1"),  # of a column of floats
+        ("NA", ""),
+        (".", ""),
+        ("*", ""),
         ("", ""),
     ],
 )
@@ -61,6 +66,13 @@ def test_probe_map_as_parquet(tmp_path):
     assert cpgs["chrom"].tolist() == ["", "chrX", "chr7"]
     assert cpgs["position"].tolist() == [-1, 49, 99]
     assert cpgs["strand"].tolist() == ["", "", ""]
+
+
+def test_whole_numbers_as_r_and_pandas_write_them(tmp_path):
+    rows = ["cg1\tchr1\t1e+05", "cg2\tchr1\t1000.0", "cg3\tchr1\t.", "cg4\tchr1\tNA", "cg5\tchr1\t7"]
+    (tmp_path / "map.tsv").write_text("id\tchrom\tpos\n" + "\n".join(rows) + "\n")
+    positions = locate_cpgs(tmp_path / "map.tsv", ["cg1", "cg2", "cg3", "cg4", "cg5"], 1)["position"]
+    assert positions.tolist() == [99_999, 999, -1, -1, 6]
 
 
 @pytest.mark.parametrize(
