@@ -60,8 +60,6 @@ def average_matrix(expression: Expression, units: str, aggregate: str, label: st
         if lost_S.any():
             lost = f"{int(lost_S.sum()):,} of {len(lost_S):,} samples ({expression.obs.index[lost_S][0]!r}, …)"
             raise InputError(f"{expression.source}: obsm['spatial'] has no coordinates of {lost}; remove these samples")
-        if (place_SP == place_SP[0]).all():
-            raise InputError(f"{expression.source}: obsm['spatial'] has all samples at one place; give coordinates")
     else:
         place_SP = _components(expression, units)
     n_samples = len(place_SP)

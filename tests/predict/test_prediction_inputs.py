@@ -416,7 +416,6 @@ def test_samples_without_coordinates_are_named(checkpoint: Path, cells: anndata.
         predict(checkpoint, data, aggregate="spatial", k=3)
     assert np.isfinite(predict(checkpoint, data, aggregate="expression", k=3).X).all()
     for places, words in (
-        (np.zeros((43, 2)), "all samples at one place"),
         (np.zeros((43, 0)), r"no obsm\['spatial'\]"),
         (np.full((43, 2), "left"), "no coordinates of 43 of 43 samples"),
     ):
