@@ -261,6 +261,24 @@ def test_slopes_on_near_genes_are_those_of_the_expanded_cells(cohort: GridDataMo
     assert float((actual - residual).square().mean()) < 1e-3 * float(residual.square().mean())
 
 
+def test_a_distance_that_training_hardly_has_is_not_made_much_of(cohort: GridDataModule) -> None:
+    """One training CpG has genes beyond whose end it lies, 12 kb off; another one, 1 bp off, gets a slope like its."""
+    view = cohort.training_view(3_000)
+    genes, expression = view.genes, (view.expression_SG - view.expression_SG.mean(0)) / 3
+    far = view.cpgs._replace(bp_N=view.cpgs.bp_N.abs() + 30_000, position_C=view.cpgs.position_C.new_full((1,), -1))
+    far = far._replace(position_C=far.position_C.expand(len(far.key_C)))
+    mean, fold = view.beta_CS.nanmean(1), chromosome_folds(view.cpgs.chrom_C, view.cpgs.position_C)
+    far.bp_N[: int(far.offset_C[1])] = -12_000
+    gene_CK, class_CKB = near_classes(far, genes)
+    residual = torch.einsum("ck,sck->cs", class_CKB.sum(2), expression[:, gene_CK])
+    cis = Cis()
+    cis.fit([(far, mean, residual, fold)], genes, expression)
+    state = circumstances(far, mean)
+    at_start = far._replace(bp_N=-torch.ones_like(far.bp_N))
+    slopes = [float(cis(near_classes(cpgs, genes)[1], state).abs().max()) for cpgs in (far, at_start)]
+    assert 0 < slopes[1] < 100 * slopes[0]
+
+
 def test_geometry_says_where_a_cpg_stands_in_its_gene(cohort: GridDataModule) -> None:
     view = cohort.training_view(3_000)
     genes, cpgs = view.genes, view.cpgs

@@ -16,6 +16,7 @@ from methyl_lightning.networks.factors.loadings import N_FOLDS
 N_GENES = 16  # the nearest
 ISLAND, SHORE = 0, 1  # columns of the annotation
 ROWS = 256  # CpGs whose cells are expanded at once
+LEAST_SIZE = 0.1  # of a class's weights over the training, in that of the most frequent one
 
 
 class Cis(nn.Module):
@@ -54,7 +55,9 @@ class Cis(nn.Module):
                 gram_FPP[f] += gram.reshape(n, n)
                 moment_FPQ[f, :, 0] += torch.einsum("cb,ci->bi", moment_CB[of_C], state).reshape(n)
                 rows_F[f] += residual_CS[of_C].numel()
-        size_P = (gram_FPP.sum(0).diagonal() / rows_F.sum()).sqrt().clamp(min=1e-6)
+        size_P = (gram_FPP.sum(0).diagonal() / rows_F.sum()).sqrt()
+        # a class that hardly any training CpG is in gets no slope that another one would multiply to nonsense
+        size_P = size_P.clamp(min=LEAST_SIZE * float(size_P.max().clamp(min=1e-6)))
         scaled_FPP, scaled_FPQ = gram_FPP / size_P / size_P[:, None], moment_FPQ / size_P[:, None]
         slope_P = fit_ridge(Products(scaled_FPP, scaled_FPQ, rows_F))[:, 0] / size_P
         self.coefficient_BI = slope_P.reshape(self.coefficient_BI.shape).float()
