@@ -110,7 +110,7 @@ def test_metrics_have_sizes_values_and_intervals(workplace: Path, store: Store) 
             cpg_C, sample_S = split.view(view)
             beta_CS = store.beta(cpg_C, sample_S)
             assert (result["n_cpgs"], result["n_samples"]) == (len(cpg_C), len(sample_S))
-            assert result["n_pairs"] == np.isfinite(beta_CS).sum() < beta_CS.size
+            assert result["n_pairs"] == np.isfinite(beta_CS).sum()
             assert set(result) == {
                 "n_cpgs",
                 "n_samples",
@@ -170,7 +170,7 @@ def test_references_are_compared_with_the_model(workplace: Path) -> None:
     said = (workplace / "train.out").read_text()
     assert "differences on test_cpg-test_sample (p over patients; over CpGs; all in comparisons.csv):" in said
     assert said.count("  LevyJurgenson − ") == len(MODELS) - 2
-    assert "split: 96 train + 12 val + 12 test CpGs, 35 train" in said
+    assert "split: 96 train + 12 val + 12 test CpGs, 34 train" in said
 
 
 def test_chromosomes_are_held_out(elsewhere: Path) -> None:

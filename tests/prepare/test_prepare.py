@@ -140,9 +140,7 @@ def test_check_says_and_draws_what_a_store_holds(tmp_path: Path, store_path: Pat
 def test_damaged_matrices_are_found(tmp_path: Path, store_path: Path, name: str) -> None:
     damaged = rewrite(Store(store_path), tmp_path / "damaged.h5").path
     with h5py.File(damaged, "r+") as file:
-        file[name][5, 3] = file[name][5, 4]
-        file[name][5, 4] = file[name][5, 7]
-        file[name][5, 7] = 1
+        file[name][5, 3] = 2 if file[name][5, 3] == 1 else 1
     assert_refused(
         command("prepare", ["check=damaged.h5"], tmp_path), f"damaged.h5: {name} is damaged", "make it again"
     )

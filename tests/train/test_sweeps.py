@@ -200,7 +200,7 @@ def test_wandb_draws_over_steps_and_levels(swept: Path) -> None:
             assert told["summary"][f"test/{short}/mae"] == metrics[view]["mae"]
             sides = [told["summary"][f"test/{short}/mae_{side}"] for side in ("low", "high")]
             assert sides == metrics[view]["mae_ci95"]
-        assert told["summary"]["references/ceiling/unseen_unseen/mas_pcc"] > 0.5
+        assert told["summary"]["references/ceiling/unseen_unseen/mas_pcc"] > 0.2
     assert [row["val/mae"] for row in first["history"] if "val/mae" in row]
 
 
