@@ -1,7 +1,6 @@
 """One model: built, fitted into its folder, and tested."""
 
 import json
-import resource
 import signal
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ from methyl_lightning.model.checkpoint import StreamedCheckpoints, complete_chec
 from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.train.averaging import RunAveraging
 from methyl_lightning.train.divergence import Divergence
+from methyl_lightning.train.pace import Pace, peak_memory
 from methyl_lightning.train.progress import StepProgress
 from methyl_lightning.train.resume import RunCheckpoint, RunStopping
 
@@ -63,7 +63,7 @@ def fit_and_test(
     module.score_window = cfg.score_window
     trainer = instantiate(
         cfg.trainer,
-        callbacks=[checkpoints, latest, stopping, *averaging, Divergence(label), StepProgress(label)],
+        callbacks=[checkpoints, latest, stopping, *averaging, Divergence(label), Pace(), StepProgress(label)],
         logger=[CSVLogger(folder, "log", str(len(list(folder.glob("log/*"))))), *loggers],
         default_root_dir=str(folder),
         plugins=[StreamedCheckpoints()],
@@ -97,7 +97,7 @@ def fit_and_test(
         usage = {
             "steps": trainer.global_step,
             "train_seconds": round(seconds, 1),
-            "peak_rss_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+            **peak_memory(),
         }
         with replacing(folder / "usage.json") as path:
             path.write_text(json.dumps(usage))

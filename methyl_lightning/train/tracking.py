@@ -1,10 +1,5 @@
-"""What goes to loggers; Weights & Biases online with a key and a way to the server, offline without, one run a job.
+"""Weights & Biases online with a key and a way to the server, offline without; one run a job, named and configured."""
 
-A W&B run has the whole settings and the data as its config, test metrics as scalars of its summary, the dilution over
-``dilution/retention``, and the report, the tables and the model as artifacts, so that a sweep sorts and draws itself.
-"""
-
-import math
 import os
 import subprocess
 import sys
@@ -12,24 +7,20 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import pandas as pd
 import requests
 import wandb
 from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from methyl_lightning.data.datamodule import GridDataModule
-from methyl_lightning.dilution.run import DILUTED, MATCHES, SCORES
-from methyl_lightning.evaluate.table import read_metrics, references
-from methyl_lightning.metrics.names import MAIN
-from methyl_lightning.report.page import extremes, gather, write_report
+from methyl_lightning.dilution.run import MATCHES, SCORES
 
 PROGRAMS = ("methyl_lightning", "torch", "lightning", "wandb", "numpy")
-PARTS = {"train": "seen", "test": "unseen"}
 SECONDS = 5  # for an answer of the server
 STEP = "trainer/global_step"
-BEST = {"train/mae": "min", "val/mae": "min", "val/spearman": "max"}
+BEST = {"train/mae": "min", "val/mae": "min", "val/spearman": "max"}  # the summary has it beside the last
 UNNAMED = ("data.source.", "data.store", "trainer.", "logger.", "ckpt_path")  # how and where, not what
 
 
@@ -64,6 +55,8 @@ def _mode() -> str:
         return mode
     settings = wandb.setup().settings
     server = os.environ.get("WANDB_BASE_URL") or settings.base_url
+    address = urlsplit(server)  # which may hold a password
+    place = f"{address.scheme}://{address.netloc.rpartition('@')[2]}"
     if not (settings.api_key or os.environ.get("WANDB_API_KEY") or wandb.api.api_key):
         return "offline"
     try:
@@ -75,7 +68,7 @@ def _mode() -> str:
         reason = "does not answer"
     except (wandb.Error, ValueError):  # whose message may hold the key
         reason = "does not take the key"
-    print(f"W&B: {server} {reason}; this run is logged offline", file=sys.stderr)
+    print(f"W&B: {place} {reason}; this run is logged offline", file=sys.stderr)
     return "offline"
 
 
@@ -114,7 +107,7 @@ def _typed_for_all(sweep: Path) -> set[str]:
 
 def start_wandb(loggers: list[Logger], settings: DictConfig, datamodule: GridDataModule) -> None:
     """Give the W&B run its config, and say which metric is drawn over which."""
-    run = _run(loggers)
+    run = run_of(loggers)
     if run is None:
         return
     data = datamodule.provenance()
@@ -131,59 +124,6 @@ def start_wandb(loggers: list[Logger], settings: DictConfig, datamodule: GridDat
         run.define_metric(f"dilution/{match}/*", step_metric="dilution/retention")
 
 
-def log_test(loggers: list[Logger], folder: Path) -> None:
-    """Log what a run's test has found: scalars of the summary, tables, figures, the report and the model."""
-    run = _run(loggers)
-    if run is None:
-        return
-    for path in (folder, *references(folder)):
-        group = "test" if path == folder else f"references/{path.name}"
-        for view, found in read_metrics(path).items():
-            for metric in MAIN:
-                low, high = found[f"{metric}_ci95"]
-                for side, value in (("", found[metric]), ("_low", low), ("_high", high)):
-                    if value is not None:
-                        run.summary[f"{group}/{_short(view)}/{metric}{side}"] = value
-    page = folder / "report.html"
-    figures = write_report(str(folder), page)
-    shown: dict[str, Any] = {f"report/{p.stem.rpartition('_')[2]}": wandb.Image(str(p)) for p in figures.glob("*.png")}
-    for results in gather(str(folder)):
-        tables = {"results": results.scores, "strata": results.strata, "comparisons": results.comparisons}
-        tables["best_and_worst_cpgs"] = extremes(results, results.test_set.models[0].label)
-        shown |= {f"report/{name}": wandb.Table(dataframe=table) for name, table in tables.items() if len(table)}
-    run.log(shown)
-    for kind, files in (("report", [page]), ("model", [folder / "best.ckpt", folder / "metrics.json"])):
-        artifact = wandb.Artifact(f"{kind}-{run.id}", type=kind, metadata={"provenance": run.config["provenance"]})
-        for file in files:
-            artifact.add_file(str(file), policy="immutable", skip_cache=True)
-        run.log_artifact(artifact)
-
-
-def log_dilution(loggers: list[Logger], summary: pd.DataFrame, folder: Path) -> None:
-    """Log a dilution test, as :func:`methyl_lightning.dilution.run.summarise` returns it, over the level."""
-    run = _run(loggers)
-    several = summary.loc[summary["test"] == DILUTED, "match"].nunique() > 1
-    for step, row in summary.iterrows():
-        values = {f"{key}{side}": row[f"{key}{side}"] for key in SCORES for side in ("", "_low", "_high")}
-        values = {name: float(value) for name, value in values.items() if not math.isnan(value)}
-        if row["test"] == DILUTED:
-            way = f"dilution/{row['match']}" if several else "dilution"
-            level = {"dilution/retention": row["retention"]} | {
-                f"{way}/{name}": value for name, value in values.items()
-            }
-            for logger in loggers:
-                if isinstance(logger, WandbLogger):
-                    logger.experiment.log(level)
-                else:
-                    logger.log_metrics(level, step=int(str(step)))
-        elif run is not None:
-            run.summary.update({f"dilution_{row['test'].replace(' ', '_')}/{k}": v for k, v in values.items()})
-    if run is not None:
-        figures = (folder / "figures").glob("dilution_*.png")
-        shown: dict[str, Any] = {f"report/{path.stem}": wandb.Image(str(path)) for path in figures}
-        run.log(shown | {"report/dilution": wandb.Table(dataframe=summary)})
-
-
 def finish_wandb(failed: bool) -> None:
     """End the job's run, so that the next job of a multirun gets its own, and say how to upload an offline one."""
     if wandb.run is None:
@@ -195,15 +135,9 @@ def finish_wandb(failed: bool) -> None:
         print(f"W&B ran offline; upload the run with: wandb sync {folder}")
 
 
-def _run(loggers: list[Logger]) -> Any:
+def run_of(loggers: list[Logger]) -> Any:
     """Return the W&B run of the loggers, or None where there is none."""
     return next((logger.experiment for logger in loggers if isinstance(logger, WandbLogger)), None)
-
-
-def _short(view: str) -> str:
-    """Name a view as in ``unseen_unseen``: CpGs, then patients."""
-    cpgs, samples = (part.split("_")[0] for part in view.split("-"))
-    return f"{PARTS[cpgs]}_{PARTS[samples]}"
 
 
 def _commit() -> str | None:

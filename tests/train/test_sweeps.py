@@ -50,9 +50,14 @@ def records(path: Path) -> Iterator[Record]:
 
 
 def read_wandb(folder: Path) -> dict[str, Any]:
-    """Read what the W&B run of a run folder was given."""
+    """Read what the W&B run of a run folder was given; W&B's own process writes it, and may end a little later."""
     (path,) = folder.rglob("*.wandb")
+    for _ in range(100):
+        if any(record.WhichOneof("record_type") == "exit" for record in records(path)):
+            break
+        time.sleep(0.1)
     told: dict[str, Any] = {"config": {}, "summary": {}, "history": [], "steps": {}, "best": {}, "artifacts": {}}
+    told |= {"digests": {}, "inputs": [], "charts": set()}
     for record in records(path):
         kind = record.WhichOneof("record_type")
         if kind == "run":
@@ -61,6 +66,8 @@ def read_wandb(folder: Path) -> dict[str, Any]:
         elif kind in ("config", "summary"):
             for item in getattr(record, kind).update:
                 told[kind][item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
+                if item.nested_key[:2] == ["_wandb", "visualize"]:
+                    told["charts"].add(item.nested_key[2])
         elif kind == "history":
             items = record.history.item
             told["history"].append({i.key or ".".join(i.nested_key): json.loads(i.value_json) for i in items})
@@ -69,6 +76,9 @@ def read_wandb(folder: Path) -> dict[str, Any]:
             told["best"][record.metric.name] = (record.metric.summary.min, record.metric.summary.max)
         elif kind == "artifact":
             told["artifacts"][record.artifact.type] = [entry.path for entry in record.artifact.manifest.contents]
+            told["digests"][record.artifact.type] = record.artifact.digest
+            if record.artifact.use_after_commit:
+                told["inputs"].append(record.artifact.name)
         elif kind == "exit":
             told["exit"] = record.exit.exit_code
     return told
@@ -202,15 +212,25 @@ def test_wandb_draws_over_steps_and_levels(swept: Path) -> None:
             assert sides == metrics[view]["mae_ci95"]
         assert told["summary"]["references/ceiling/unseen_unseen/mas_pcc"] > 0.2
     assert [row["val/mae"] for row in first["history"] if "val/mae" in row]
+    steps = [row for row in first["history"] if "train/pairs" in row]
+    assert [row["train/pairs"] for row in steps] == [408, 816, 1248, 1680]  # of 24 CpGs and 17 or 18 samples each
+    for name in ("train/gradient_norm", "train/pairs_per_second", "train/peak_rss_gb", "train/mae"):
+        assert all(row[name] > 0 for row in steps), name
+    assert all(row["train/learning_rate"] == 1e-3 for row in steps)
+    assert first["summary"]["cost/steps"] == second["summary"]["cost/steps"] == 4
 
 
 def test_wandb_keeps_the_report_the_model_and_the_tables(swept: Path) -> None:
     told = read_wandb(swept / "sweep" / "1")
     assert told["artifacts"]["report"] == ["report.html"]
-    assert set(told["artifacts"]["model"]) == {"best.ckpt", "metrics.json"}
+    assert set(told["artifacts"]["model"]) == {"best.ckpt", "card.txt", "metrics.json"}
+    assert told["artifacts"]["store"] == ["provenance.json"] and told["inputs"] == ["store-simulated"]
+    assert told["digests"]["store"] == read_wandb(swept / "sweep" / "0")["digests"]["store"]
+    assert "limits of use" in (swept / "sweep" / "1" / "card.txt").read_text()
     logged = set().union(*(row.keys() for row in told["history"]))
     shown = {name.split(".")[0].removeprefix("report/") for name in logged}
-    assert {"scores", "results", "strata", "dilution", "dilution_retention"} <= shown
+    assert {"scores", "results", "strata", "dilution", "dilution_retention", "mae_of_models_table"} <= shown
+    assert {"report/mae_of_models", "report/mas_pcc_of_models"} <= told["charts"]
     assert told["exit"] == 0
 
 
@@ -238,8 +258,4 @@ def test_a_failed_job_is_marked_failed(tmp_path: Path, workplace: Path) -> None:
     overrides = [*SMALL, "model=sequence_only", "trainer.max_steps=1", "logger=wandb", "hydra.run.dir=run"]
     result = command("train", overrides, tmp_path, WANDB_MODE="offline", WANDB_SILENT="true")
     assert_refused(result, "before its first validation")
-    for _ in range(100):  # W&B's own process writes it
-        if "exit" in (told := read_wandb(tmp_path / "run")):
-            break
-        time.sleep(0.1)
-    assert told["exit"] == 1
+    assert read_wandb(tmp_path / "run")["exit"] == 1
