@@ -48,7 +48,7 @@ class Pace(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Take the norm of all gradients; a look at it would wait for the device, so it stays there."""
-        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
+        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             gradients = [value.grad for value in pl_module.parameters() if value.grad is not None]
             self._norm = torch.nn.utils.get_total_norm(gradients)
 
