@@ -119,7 +119,7 @@ def test_nobody_imports_an_entry_point() -> None:
 
 def test_only_commands_know_hydra() -> None:
     knowing = {name for name, path in modules().items() if outside(path) & {"hydra"}}
-    shared = {"command.run", "command.run_folder", "prepare.stores", "train.fit", "train.resume"}
+    shared = {"command.run", "command.run_folder", "prepare.stores", "train.fit", "train.requeue", "train.resume"}
     assert {"command.run", "train.__main__"} <= knowing <= entry_points() | shared
 
 
@@ -156,7 +156,7 @@ def test_conf_is_one_level_and_small() -> None:
     assert {path.suffix for path in paths} == {".yaml"}
     assert len(paths) <= 40  # a file a command, cohort, network and experiment
     assert max(len(path.parts) for path in paths) == 2
-    assert {path.parent.name for path in paths} == {"", "data", "model", "trainer", "logger", "experiment"}
+    assert {path.parent.name for path in paths} == {"", "data", "model", "trainer", "logger", "experiment", "launcher"}
 
 
 def composed(command: str, *overrides: str) -> DictConfig:

@@ -34,6 +34,7 @@ DISK_ERRORS = {
     errno.ENOSPC: "make room on the disk",
     errno.EDQUOT: "make room on the disk",
 }
+PLUGINS = {"joblib": "hydra-joblib-launcher", "submitit": "hydra-submitit-launcher"}  # of Hydra, for launchers
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 FULL_ERROR, SHORT_ERROR = "HYDRA_FULL_ERROR", "METHYL_LIGHTNING_SHORT_ERROR"
 # a missing font is drawn in another
@@ -176,6 +177,8 @@ def _exit(error: Exception) -> None:
     elif not isinstance(error, InputError):
         causes = [str(part) for part in (error, error.__cause__) if part]
         message = ". ".join(dict.fromkeys(causes)).replace("\n", "  ")
+        if launcher := re.search(f"Could not find 'hydra/launcher/(({'|'.join(PLUGINS)})[^']*)'", message):
+            message = f"hydra/launcher={launcher[1]}: needs a plugin; python -m pip install {PLUGINS[launcher[2]]}"
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(2)
 

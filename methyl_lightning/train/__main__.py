@@ -24,6 +24,7 @@ from methyl_lightning.train.checks import check_settings
 from methyl_lightning.train.fit import build_datamodule, build_module, fit_and_test
 from methyl_lightning.train.logged import log_dilution, log_test
 from methyl_lightning.train.once import fingerprint, note_training, refuse_processes, take_training, trained_once
+from methyl_lightning.train.requeue import mark_job, requeued_checkpoint, was_here
 from methyl_lightning.train.resume import CHOICES, check_same_store, continue_in, resumed
 from methyl_lightning.train.tracking import finish_wandb, name_run, start_wandb
 
@@ -31,11 +32,14 @@ from methyl_lightning.train.tracking import finish_wandb, name_run, start_wandb
 def train(cfg: DictConfig) -> None:
     """Prepare if needed, fit the model and its references, test them on the same views, print the table."""
     folder, sweep = Path(HydraConfig.get().runtime.output_dir), sweep_folder()
+    requeued = requeued_checkpoint(folder)
+    if requeued is not None:
+        cfg.ckpt_path = str(requeued)
     cfg = settings_of_run(cfg)
     check_settings(cfg)
     if sweep is not None:
         refuse_processes(cfg)
-    take_job_folder(folder, goes_on=cfg.ckpt_path is not None)
+    take_job_folder(folder, goes_on=cfg.ckpt_path is not None or was_here(folder))
     store = ensure_store(cfg.data)
     if cfg.ckpt_path:
         check_same_store(store, Path(cfg.ckpt_path))
@@ -45,6 +49,7 @@ def train(cfg: DictConfig) -> None:
         if cfg.ckpt_path:
             continue_in(folder, Path(cfg.ckpt_path))
         save_config(cfg, folder)
+        mark_job(folder)
         save_split(datamodule.split, store, folder / "split.json")
         print(describe_split(datamodule.split), flush=True)
         save_data(store, folder)
@@ -53,7 +58,7 @@ def train(cfg: DictConfig) -> None:
         loggers = build_loggers(cfg, folder)
         if is_first_process():
             start_wandb(loggers, cfg, datamodule)
-        key = fingerprint(cfg, store)
+        key = fingerprint(cfg, store, requeued is not None)
         if sweep is None:
             former = None
             fit_all(cfg, module, datamodule, folder, loggers)

@@ -25,6 +25,7 @@ from methyl_lightning.train.averaging import RunAveraging
 from methyl_lightning.train.divergence import Divergence
 from methyl_lightning.train.pace import Pace, peak_memory
 from methyl_lightning.train.progress import StepProgress
+from methyl_lightning.train.requeue import SaveAtStep, remove_saved
 from methyl_lightning.train.resume import RunCheckpoint, RunStopping
 
 
@@ -63,7 +64,16 @@ def fit_and_test(
     module.score_window = cfg.score_window
     trainer = instantiate(
         cfg.trainer,
-        callbacks=[checkpoints, latest, stopping, *averaging, Divergence(label), Pace(), StepProgress(label)],
+        callbacks=[
+            checkpoints,
+            latest,
+            stopping,
+            *averaging,
+            Divergence(label),
+            Pace(),
+            SaveAtStep(),
+            StepProgress(label),
+        ],
         logger=[CSVLogger(folder, "log", str(len(list(folder.glob("log/*"))))), *loggers],
         default_root_dir=str(folder),
         plugins=[StreamedCheckpoints()],
@@ -93,6 +103,7 @@ def fit_and_test(
         complete_checkpoint(Path(checkpoints.best_model_path), best.card)
     if trainer.is_global_zero:
         print(f"{label}: {coverage_line(best.card)}", flush=True)
+        remove_saved(folder)
         save_training_curves(folder)
         usage = {
             "steps": trainer.global_step,

@@ -45,10 +45,15 @@ def refuse_processes(cfg: DictConfig) -> None:
         )
 
 
-def fingerprint(cfg: DictConfig, store: Store) -> str:
-    """Return the SHA-256 of the settings, the data and the code that decide what is trained."""
+def fingerprint(cfg: DictConfig, store: Store, requeued: bool = False) -> str:
+    """Return the SHA-256 of the settings, the data and the code that decide what is trained.
+
+    A job that was put back into its queue goes on to where it would have ended, so its checkpoint decides nothing.
+    """
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     deciding = {name: value for name, value in settings.items() if name not in NOT_DECIDING}
+    if requeued:
+        deciding["ckpt_path"] = None
     deciding["data"] = {name: value for name, value in settings["data"].items() if name not in NOT_DECIDING_DATA}
     split_file, file = settings["data"]["split_file"], store.path.stat()
     deciding["split"] = split_file and Path(split_file).read_text()
