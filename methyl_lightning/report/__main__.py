@@ -8,12 +8,17 @@ from omegaconf import DictConfig, ListConfig
 from methyl_lightning.command.run import run_command
 from methyl_lightning.dilution.table import read_sweep, write_results
 from methyl_lightning.files import InputError
+from methyl_lightning.report.dashboard import save_view
 from methyl_lightning.report.page import write_report
+from methyl_lightning.report.picture import save_picture
 from methyl_lightning.report.runs import find_runs
 
 
 def report(cfg: DictConfig) -> None:
-    """Write one page about runs, or the table and the figures of all jobs into a sweep's folder."""
+    """Write one page about runs, the table and figures of a sweep, or the dashboard: W&B's view, or its picture."""
+    if cfg.dashboard is not None and cfg.runs is None and cfg.sweep is None:
+        print(f"dashboard: {save_view(str(cfg.dashboard))}")
+        return
     if (cfg.runs is None) == (cfg.sweep is None):
         raise InputError("name either runs=FOLDER (one page about runs) or sweep=FOLDER (a dilution sweep), not both")
     if cfg.sweep is not None:
@@ -22,6 +27,10 @@ def report(cfg: DictConfig) -> None:
         print(f"sweep folder: {sweep}")
         return
     places = [str(place) for place in cfg.runs] if isinstance(cfg.runs, ListConfig) else [str(cfg.runs)]
+    if cfg.dashboard is not None:
+        save_picture(places, Path(str(cfg.dashboard)))
+        print(f"dashboard: {cfg.dashboard}")
+        return
     output = Path(cfg.output) if cfg.output else beside(places)
     figures = write_report(places, output)
     print(f"report: {output}\nfigures: {figures}")

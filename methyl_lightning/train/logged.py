@@ -5,7 +5,6 @@ its own, and, as artifacts, the report and the model, made from the store.
 """
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,14 @@ import wandb
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 from methyl_lightning.data.splits import HEADLINE
-from methyl_lightning.dilution.run import DILUTED, SCORES
-from methyl_lightning.evaluate.table import read_json, read_metrics, references
+from methyl_lightning.dilution.run import DILUTED
 from methyl_lightning.files import replacing
 from methyl_lightning.metrics.names import HEADINGS, MAIN
 from methyl_lightning.model.card import describe
 from methyl_lightning.model.checkpoint import load_checkpoint
 from methyl_lightning.report.page import Results, extremes, gather, write_report
+from methyl_lightning.report.scalars import dilution_levels, dilution_scores, short_name, summary_scalars
 from methyl_lightning.train.tracking import run_of
-
-PARTS = {"train": "seen", "test": "unseen"}
 
 
 def log_test(loggers: list[Logger], folder: Path) -> None:
@@ -32,16 +29,7 @@ def log_test(loggers: list[Logger], folder: Path) -> None:
     run = run_of(loggers)
     if run is None:
         return
-    for path in (folder, *references(folder)):
-        group = "test" if path == folder else f"references/{path.name}"
-        for view, found in read_metrics(path).items():
-            for metric in MAIN:
-                low, high = found[f"{metric}_ci95"]
-                for side, value in (("", found[metric]), ("_low", low), ("_high", high)):
-                    if value is not None:
-                        run.summary[f"{group}/{_short(view)}/{metric}{side}"] = value
-    usage = read_json(folder / "usage.json")
-    run.summary.update({f"cost/{name}": value for name, value in usage.items()})
+    run.summary.update(summary_scalars(folder))
     page = folder / "report.html"
     figures = write_report(str(folder), page)
     shown: dict[str, Any] = {f"report/{p.stem.rpartition('_')[2]}": wandb.Image(str(p)) for p in figures.glob("*.png")}
@@ -71,7 +59,7 @@ def _charts(results: Results) -> Iterator[tuple[str, Any]]:
     for metric in MAIN:
         rows = headline.loc[headline["metric"] == metric, ["model", "value"]].dropna()
         if len(rows):
-            title = f"{HEADINGS[metric]}, {_short(HEADLINE)}"
+            title = f"{HEADINGS[metric]}, {short_name(HEADLINE)}"
             yield f"{metric}_of_models", wandb.plot.bar(wandb.Table(dataframe=rows), "model", "value", title)
     correlations = results.cpgs[results.test_set.models[0].label][["pearson"]].dropna()
     if len(correlations):
@@ -95,29 +83,16 @@ def _use_store(run: Any) -> None:
 def log_dilution(loggers: list[Logger], summary: pd.DataFrame, folder: Path) -> None:
     """Log a dilution test, as :func:`methyl_lightning.dilution.run.summarise` returns it, over the level."""
     run = run_of(loggers)
-    ways = summary.loc[summary["test"] == DILUTED, "match"].unique()
-    for step, row in summary.iterrows():
-        values = {f"{key}{side}": row[f"{key}{side}"] for key in SCORES for side in ("", "_low", "_high")}
-        values = {name: float(value) for name, value in values.items() if not math.isnan(value)}
-        if row["test"] == DILUTED:
-            # the first way has the plain name, so that runs with one way and with several are drawn together
-            names = ["dilution"] * (row["match"] == ways[0]) + [f"dilution/{row['match']}"] * (len(ways) > 1)
-            level = {"dilution/retention": row["retention"]}
-            level |= {f"{way}/{name}": value for way in names for name, value in values.items()}
-            for logger in loggers:
-                if isinstance(logger, WandbLogger):
-                    logger.experiment.log(level)
-                else:
-                    logger.log_metrics(level, step=int(str(step)))
-        elif run is not None:
-            run.summary.update({f"dilution_{row['test'].replace(' ', '_')}/{k}": v for k, v in values.items()})
+    for step, level in enumerate(dilution_levels(summary)):
+        for logger in loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.log(level)
+            else:
+                logger.log_metrics(level, step=step)
     if run is not None:
+        for _, row in summary[summary["test"] != DILUTED].iterrows():
+            name = f"dilution_{row['test'].replace(' ', '_')}"
+            run.summary.update({f"{name}/{key}": value for key, value in dilution_scores(row).items()})
         figures = (folder / "figures").glob("dilution_*.png")
         shown: dict[str, Any] = {f"report/{path.stem}": wandb.Image(str(path)) for path in figures}
         run.log(shown | {"report/dilution": wandb.Table(dataframe=summary)})
-
-
-def _short(view: str) -> str:
-    """Name a view as in ``unseen_unseen``: CpGs, then patients."""
-    cpgs, samples = (part.split("_")[0] for part in view.split("-"))
-    return f"{PARTS[cpgs]}_{PARTS[samples]}"

@@ -7,18 +7,17 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import requests
 import wandb
 from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from methyl_lightning.data.datamodule import GridDataModule
 from methyl_lightning.dilution.run import MATCHES, SCORES
+from methyl_lightning.report.scalars import RETENTION, SIDES
+from methyl_lightning.report.server import NO_KEY, refusal
 
 PROGRAMS = ("methyl_lightning", "torch", "lightning", "wandb", "numpy")
-SECONDS = 5  # for an answer of the server
 STEP = "trainer/global_step"
 BEST = {"train/mae": "min", "val/mae": "min", "val/spearman": "max"}  # the summary has it beside the last
 UNNAMED = ("data.source.", "data.store", "trainer.", "logger.", "ckpt_path")  # how and where, not what
@@ -53,23 +52,10 @@ def _mode() -> str:
     """Choose how W&B runs: as the environment says, or by whether there is a key and a server that takes it."""
     if (mode := os.environ.get("WANDB_MODE")) in ("offline", "disabled"):
         return mode
-    settings = wandb.setup().settings
-    server = os.environ.get("WANDB_BASE_URL") or settings.base_url
-    address = urlsplit(server)  # which may hold a password
-    place = f"{address.scheme}://{address.netloc.rpartition('@')[2]}"
-    if not (settings.api_key or os.environ.get("WANDB_API_KEY") or wandb.api.api_key):
-        return "offline"
-    try:
-        requests.get(server, timeout=SECONDS)
-        if wandb.login(prompt=False):
-            return "online"
-        reason = "takes no key from here"
-    except requests.RequestException:
-        reason = "does not answer"
-    except (wandb.Error, ValueError):  # whose message may hold the key
-        reason = "does not take the key"
-    print(f"W&B: {place} {reason}; this run is logged offline", file=sys.stderr)
-    return "offline"
+    reason = refusal()
+    if reason and not reason.endswith(NO_KEY):
+        print(f"W&B: {reason}; this run is logged offline", file=sys.stderr)
+    return "offline" if reason else "online"
 
 
 def name_run(settings: DictConfig, choices: Mapping[str, Any], typed: list[str], sweep: Path | None) -> dict[str, Any]:
@@ -116,12 +102,12 @@ def start_wandb(loggers: list[Logger], settings: DictConfig, datamodule: GridDat
     run.config.update(config | {"git_commit": _commit()}, allow_val_change=True)
     for name, best in BEST.items():
         run.define_metric(name, step_metric=STEP, summary=best)
-    run.define_metric("dilution/retention", hidden=True)
+    run.define_metric(RETENTION, hidden=True)
     for score in SCORES:
-        for side in ("", "_low", "_high"):
-            run.define_metric(f"dilution/{score}{side}", step_metric="dilution/retention")
+        for side in SIDES:
+            run.define_metric(f"dilution/{score}{side}", step_metric=RETENTION)
     for match in MATCHES:  # where several are tested
-        run.define_metric(f"dilution/{match}/*", step_metric="dilution/retention")
+        run.define_metric(f"dilution/{match}/*", step_metric=RETENTION)
 
 
 def finish_wandb(failed: bool) -> None:
