@@ -1,8 +1,9 @@
-"""From views to blocks of the grid: which block comes when is a function of (seed, step, rank, ranks) alone.
+"""From views to blocks of the grid: which comes when follows from the seed alone, however many ranks take them.
 
 Legend: C CpGs, S samples, G genes, L bases, N pairs.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,26 +29,39 @@ BLOCK = (64, 256)  # CpGs and samples
 class Block(NamedTuple):
     """Store rows of a block: C CpGs × S samples, or, when ``pairs``, the N cells (cpg_C[n], sample_S[n]).
 
-    ``step`` counts the blocks that the rank takes in training.
+    ``number`` is its place among all training blocks, those of all ranks and epochs.
     """
 
     cpg_C: np.ndarray
     sample_S: np.ndarray
     pairs: bool = False
-    step: int = 0
+    number: int = 0
+
+
+class Progress(NamedTuple):
+    """How far a training had come, in steps and in blocks of all ranks, when the number of ranks last changed."""
+
+    steps: int = 0
+    blocks: int = 0
+
+    def next_blocks(self, step: int, ranks: int) -> int:
+        """Count the blocks that all ranks have taken before a step."""
+        return self.blocks + (step - self.steps) * ranks
+
+
+START = Progress()
 
 
 class TrainDilution(NamedTuple):
-    """Dilution of training blocks: a level is drawn for each, all draws follow from (seed, step, rank)."""
+    """Dilution of training blocks: a level is drawn for each, all draws follow from the seed and the block's number."""
 
     method: str
     retention: Sequence[float]
     seed: int
-    rank: int
 
-    def __call__(self, expression_SG: np.ndarray, step: int, names_S: Sequence[str]) -> np.ndarray:
-        """Dilute the expression [S, G] of the block of a step; names are for errors."""
-        rng = np.random.default_rng([self.seed, 4, step, self.rank])
+    def __call__(self, expression_SG: np.ndarray, number: int, names_S: Sequence[str]) -> np.ndarray:
+        """Dilute the expression [S, G] of a block; names are for errors."""
+        rng = np.random.default_rng([self.seed, 4, number, 0])
         level = self.retention[int(rng.integers(len(self.retention)))]
         return dilute(expression_SG, self.method, level, rng, names_S)
 
@@ -62,7 +76,7 @@ class GridDataset(Dataset[GridBatch | PairBatch]):
         cpgs, expression = read_cpgs(self.store, block.cpg_C), read_expression(self.store, block.sample_S)
         if self.dilution is not None:
             names_S = self.store.samples["id"].to_numpy(str)[block.sample_S].tolist()
-            expression = torch.from_numpy(self.dilution(expression.numpy(), block.step, names_S))
+            expression = torch.from_numpy(self.dilution(expression.numpy(), block.number, names_S))
         if block.pairs:
             beta_N = self.store.beta_pairs(block.cpg_C, block.sample_S)
             return PairBatch(cpgs, expression, torch.from_numpy(beta_N))
@@ -86,10 +100,12 @@ class GridSampler(Sampler[Block]):
     seed
         Seed of the order.
     rank, ranks
-        This process and the number of processes; of each epoch's blocks a rank takes every ``ranks``-th. The last few,
-        when they don't divide evenly, are left to later epochs.
+        This process and the number of processes; of the blocks, one epoch after the other, a rank takes every
+        ``ranks``-th, so that the last few of an epoch, when they don't divide evenly, share a step with the next.
     done
-        Returns the number of blocks that this rank has already taken; iteration goes on from there.
+        Returns the number of steps already taken; iteration goes on from there.
+    before
+        Where the number of ranks last changed.
     """
 
     def __init__(
@@ -101,9 +117,10 @@ class GridSampler(Sampler[Block]):
         rank: int,
         ranks: int,
         done: Callable[[], int],
+        before: Progress = START,
     ):
         self.cpg_C, self.sample_S, self.block, self.seed = cpg_C, sample_S, block, seed
-        self.rank, self.ranks, self.done = rank, ranks, done
+        self.rank, self.ranks, self.done, self.before = rank, ranks, done, before
         self.n_blocks = len(chunks(cpg_C, block[0])) * len(chunks(sample_S, block[1]))
         if self.n_blocks < ranks:
             raise InputError(f"data.block={block}: gives {self.n_blocks} training blocks for {ranks} devices; lower it")
@@ -121,10 +138,13 @@ class GridSampler(Sampler[Block]):
         return [Block(cpg_chunks[i // len(sample_chunks)], sample_chunks[i % len(sample_chunks)]) for i in order]
 
     def __iter__(self) -> Iterator[Block]:
-        epoch, first = divmod(self.done(), len(self))
-        mine = self.epoch_blocks(epoch)[self.rank :: self.ranks]
-        for i in range(first, len(self)):
-            yield mine[i]._replace(step=epoch * len(self) + i)
+        start, blocks, cut = self.done(), list[Block](), -1
+        for step in range(start, start - start % len(self) + len(self)):
+            number = self.before.next_blocks(step, self.ranks) + self.rank
+            epoch, i = divmod(number, self.n_blocks)
+            if epoch != cut:
+                blocks, cut = self.epoch_blocks(epoch), epoch
+            yield blocks[i]._replace(number=number)
 
 
 class PairSampler(Sampler[Block]):
@@ -139,9 +159,10 @@ class PairSampler(Sampler[Block]):
         rank: int,
         ranks: int,
         done: Callable[[], int],
+        before: Progress = START,
     ):
         self.cpg_C, self.sample_S, self.batch_pairs, self.seed = cpg_C, sample_S, batch_pairs, seed
-        self.rank, self.ranks, self.done = rank, ranks, done
+        self.rank, self.ranks, self.done, self.before = rank, ranks, done, before
 
     def __len__(self) -> int:
         return max(1, len(self.cpg_C) * len(self.sample_S) // (self.batch_pairs * self.ranks))
@@ -149,9 +170,10 @@ class PairSampler(Sampler[Block]):
     def __iter__(self) -> Iterator[Block]:
         start = self.done()
         for step in range(start, start - start % len(self) + len(self)):
-            rng = np.random.default_rng([self.seed, step, self.rank])
+            number = self.before.next_blocks(step, self.ranks) + self.rank
+            rng = np.random.default_rng([self.seed, number, 0])
             yield Block(
-                rng.choice(self.cpg_C, self.batch_pairs), rng.choice(self.sample_S, self.batch_pairs), True, step
+                rng.choice(self.cpg_C, self.batch_pairs), rng.choice(self.sample_S, self.batch_pairs), True, number
             )
 
 
@@ -235,7 +257,7 @@ class GridDataModule(L.LightningDataModule):
         for level in levels:
             check_dilution(train_dilution, level)
         self.train_retention, self.train_dilution = levels, train_dilution
-        self.store = Store(store)
+        self.store, self._before = Store(store), START
         self.sampling, self.block, self.batch_pairs, self.num_workers = sampling, block, batch_pairs, num_workers
         self.seed, self.split_seed = seed, seed if split_seed is None else split_seed
         if self.split_seed < 0:
@@ -292,6 +314,26 @@ class GridDataModule(L.LightningDataModule):
             "split": dict(self.split.how),
         }
 
+    def state_dict(self) -> dict[str, int]:
+        """Keep how far the order of blocks has come, and with how many ranks."""
+        trainer = self.trainer
+        assert trainer is not None
+        steps = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+        blocks = self._before.next_blocks(steps, trainer.world_size)
+        return {"steps": steps, "blocks": blocks, "ranks": trainer.world_size}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on after the last block, whatever the number of ranks, and say so where it has changed."""
+        self._before = Progress(state_dict["steps"], state_dict["blocks"])
+        had, trainer = state_dict["ranks"], self.trainer
+        if trainer is not None and trainer.world_size != had and trainer.is_global_zero:
+            has = trainer.world_size
+            print(
+                f"goes on with {has} process{'es' * (has > 1)} instead of {had}: blocks come in the same order, "
+                f"{has} instead of {had} a step",
+                file=sys.stderr,
+            )
+
     def train_dataloader(self) -> DataLoader:
         """Blocks (or pairs) of the training view, going on where the trainer stands (accumulated gradients or not)."""
         trainer = self.trainer
@@ -304,10 +346,11 @@ class GridDataModule(L.LightningDataModule):
             trainer.global_rank,
             trainer.world_size,
             lambda: trainer.fit_loop.epoch_loop.batch_progress.total.completed,
+            self._before,
         )
         dilution = None
         if self.train_retention:
-            dilution = TrainDilution(self.train_dilution, self.train_retention, self.seed, trainer.global_rank)
+            dilution = TrainDilution(self.train_dilution, self.train_retention, self.seed)
         return DataLoader(
             GridDataset(self.store, dilution),
             sampler=sampler,

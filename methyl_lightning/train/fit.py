@@ -1,6 +1,7 @@
 """One model: built, fitted into its folder, and tested."""
 
 import json
+import re
 import signal
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from lightning.pytorch.strategies.launchers.subprocess_script import _Subprocess
 from omegaconf import DictConfig
 
 from methyl_lightning.command.run import stop
+from methyl_lightning.command.settings import as_argument
 from methyl_lightning.data.datamodule import GridDataModule
 from methyl_lightning.data.store import Store
 from methyl_lightning.evaluate.evaluation import evaluate_model, save_training_curves
@@ -27,6 +29,8 @@ from methyl_lightning.train.pace import Pace, peak_memory
 from methyl_lightning.train.progress import StepProgress
 from methyl_lightning.train.requeue import SaveAtStep, remove_saved
 from methyl_lightning.train.resume import RunCheckpoint, RunStopping
+
+LOST = re.compile(r"gloo|NCCL|ProcessGroup|reset by peer|closed by peer", re.IGNORECASE)  # of another process
 
 
 def build_module(model: DictConfig, store: Store, seed: int) -> MethylationModule:
@@ -84,7 +88,7 @@ def fit_and_test(
         module.fit_statistics(datamodule)
         trainer.strategy.connect(module)
     else:
-        _fit(trainer, module, datamodule, ckpt_path)
+        _fit(trainer, module, datamodule, folder, ckpt_path)
     seconds = time.perf_counter() - start
     if trainer.fast_dev_run:
         print(f"{label}: fast_dev_run has trained and validated on {trainer.max_steps} block(s); nothing is kept")
@@ -115,7 +119,9 @@ def fit_and_test(
         print(f"{label}: {usage['steps']} steps in {seconds:.0f} s, peak memory {usage['peak_rss_gb']} GB", flush=True)
 
 
-def _fit(trainer: L.Trainer, module: MethylationModule, datamodule: GridDataModule, ckpt_path: str | None) -> None:
+def _fit(
+    trainer: L.Trainer, module: MethylationModule, datamodule: GridDataModule, folder: Path, ckpt_path: str | None
+) -> None:
     """Fit, and end the run's other processes with this one; they would wait for it in vain."""
     if not SLURMEnvironment.detect():  # which puts a run back into its queue
         # Lightning's own handler asks the other processes, and waits for ever when they are in the middle of a step
@@ -123,10 +129,16 @@ def _fit(trainer: L.Trainer, module: MethylationModule, datamodule: GridDataModu
         trainer.callbacks.append(handler)  # type: ignore[attr-defined]
     try:
         trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
-    except BaseException:
+    except BaseException as error:
         launcher = trainer.strategy.launcher
         if isinstance(launcher, _SubprocessScriptLauncher):
             launcher.kill(signal.SIGKILL)
+        if isinstance(error, RuntimeError) and trainer.world_size > 1 and LOST.search(str(error)):
+            again = as_argument("ckpt_path", str(folder / "last.ckpt"))
+            raise InputError(
+                f"one of the {trainer.world_size} processes has ended (killed, or out of memory?), so the run does; "
+                f"go on from its last validation with: python -m methyl_lightning.train {again}"
+            ) from error
         raise
 
 

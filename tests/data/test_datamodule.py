@@ -12,7 +12,15 @@ import pytest
 import torch
 
 from methyl_lightning.data.batches import GridBatch, PairBatch
-from methyl_lightning.data.datamodule import Block, GridDataModule, GridDataset, GridSampler, PairSampler
+from methyl_lightning.data.datamodule import (
+    START,
+    Block,
+    GridDataModule,
+    GridDataset,
+    GridSampler,
+    PairSampler,
+    Progress,
+)
 from methyl_lightning.data.splits import save_split
 from methyl_lightning.data.store import Store
 from methyl_lightning.files import InputError
@@ -22,12 +30,14 @@ CPGS, SAMPLES = np.arange(3, 103, 2), np.arange(1, 27)  # 50 × 26 cells
 Key = tuple[tuple[int, ...], tuple[int, ...]]
 
 
-def grid_sampler(done: int = 0, rank: int = 0, ranks: int = 1, seed: int = 0, block: Any = (9, 10)) -> GridSampler:
-    return GridSampler(CPGS, SAMPLES, block, seed, rank, ranks, lambda: done)  # 6 × 3 blocks
+def grid_sampler(
+    done: int = 0, rank: int = 0, ranks: int = 1, seed: int = 0, block: Any = (9, 10), before: Progress = START
+) -> GridSampler:
+    return GridSampler(CPGS, SAMPLES, block, seed, rank, ranks, lambda: done, before)  # 6 × 3 blocks
 
 
-def pair_sampler(done: int = 0, rank: int = 0, ranks: int = 1, seed: int = 0) -> PairSampler:
-    return PairSampler(CPGS, SAMPLES, 64, seed, rank, ranks, lambda: done)
+def pair_sampler(done: int = 0, rank: int = 0, ranks: int = 1, seed: int = 0, before: Progress = START) -> PairSampler:
+    return PairSampler(CPGS, SAMPLES, 64, seed, rank, ranks, lambda: done, before)
 
 
 def keys(blocks: Any) -> list[Key]:
@@ -80,17 +90,27 @@ def test_epochs_cut_the_axes_anew() -> None:
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-def test_ranks_share_an_epoch_without_repeats(ranks: int) -> None:
+def test_ranks_share_the_blocks_and_drop_none(ranks: int) -> None:
     n = len(grid_sampler(ranks=ranks))
     assert n == 18 // ranks
-    for epoch in range(2):
-        shared = [key for rank in range(ranks) for key in keys(grid_sampler(epoch * n, rank, ranks))]
-        assert len(shared) == n * ranks
-        assert visits(shared).max() == 1
-        # step by step, all ranks together go through the order of one process
-        alone = keys(grid_sampler(done=epoch * 18))
-        by_step = [keys(grid_sampler(epoch * n, rank, ranks)) for rank in range(ranks)]
-        assert [key for step in zip(*by_step, strict=True) for key in step] == alone[: n * ranks]
+    # step by step, all ranks together go through the order of one process, through the ends of epochs, too
+    by_step = [steps(grid_sampler, 27, rank=rank, ranks=ranks) for rank in range(ranks)]
+    shared = [key for step in zip(*by_step, strict=True) for key in step]
+    assert shared == steps(grid_sampler, 27 * ranks)
+    for epoch in range(27 * ranks // 18):
+        assert visits(shared[18 * epoch : 18 * (epoch + 1)]).max() == 1
+
+
+@pytest.mark.parametrize("make", [grid_sampler, pair_sampler])
+@pytest.mark.parametrize(("had", "has"), [(2, 1), (1, 2), (3, 2)])
+def test_another_number_of_ranks_goes_on_in_the_same_order(make: Callable[..., Any], had: int, has: int) -> None:
+    before = Progress(5, 5 * had)
+    for done in (5, 7):
+        left = [list(make(done, rank, has, before=before)) for rank in range(has)]
+        shared = [key for step in zip(*map(keys, left), strict=True) for key in step]
+        first = 5 * had + (done - 5) * has
+        assert shared and shared == steps(make, first + len(shared))[first:]
+        assert [block.number for block in left[0]] == list(range(first, first + len(shared), has))
 
 
 @pytest.mark.parametrize("make", [grid_sampler, pair_sampler])

@@ -252,11 +252,11 @@ def test_wrong_words_end_in_one_line(tested: Path) -> None:
     assert_refused(command("evaluate", other, tested), "experiment=reproduce", "+experiment=dilution")
 
 
-def test_training_blocks_are_diluted_by_seed_step_and_rank(store: Store, datamodule: GridDataModule) -> None:
+def test_training_blocks_are_diluted_by_seed_and_number(store: Store, datamodule: GridDataModule) -> None:
     views = datamodule.split.view("train_cpg-train_sample")
 
     def read(start: int, rank: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
-        dataset = GridDataset(store, TrainDilution("mask", [5, 500], 0, rank))
+        dataset = GridDataset(store, TrainDilution("mask", [5, 500], 0))
         blocks = list(GridSampler(*views, (24, 20), 0, rank, 2, lambda: start))
         return [(block.sample_S, dataset[block].expression_SG.numpy()) for block in blocks]  # type: ignore[union-attr]
 
