@@ -9,7 +9,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from methyl_lightning.data.store import CPG_COLUMNS, GENE_COLUMNS, SAMPLE_COLUMNS, SCHEMA_VERSION
+from methyl_lightning.data.checks import CPG_COLUMNS, GENE_COLUMNS, SAMPLE_COLUMNS, SCHEMA_VERSION
+from methyl_lightning.data.sealed import new_hdf5
+from methyl_lightning.data.store import ANNOTATION
 
 WINDOW, GENES_EACH, ROWS = 800, 6, 20_000
 TEXT = h5py.string_dtype()
@@ -23,7 +25,7 @@ def write_random_store(path: Path, n_cpgs: int, n_samples: int, n_genes: int) ->
         "genes": (n_genes, GENE_COLUMNS, {"symbol": "G{}", "id": "G{}", "chrom": "chr1", "strand": "+"}),
         "samples": (n_samples, SAMPLE_COLUMNS, dict.fromkeys(SAMPLE_COLUMNS, "S{:05d}")),
     }
-    with h5py.File(path, "w") as file:
+    with new_hdf5(path) as file:
         for name, (n_rows, columns, patterns) in tables.items():
             for column, kind in columns.items():
                 if kind is str:
@@ -31,6 +33,7 @@ def write_random_store(path: Path, n_cpgs: int, n_samples: int, n_genes: int) ->
                     file.create_dataset(f"{name}/{column}", data=values, dtype=TEXT)
                 else:
                     file[f"{name}/{column}"] = np.arange(n_rows, dtype=np.int64) * 1000
+        file["cpgs/annotation"] = np.full((n_cpgs, len(ANNOTATION)), np.nan, dtype=np.float32)
         file["distances/indptr"] = np.arange(n_cpgs + 1, dtype=np.int64) * GENES_EACH
         file["distances/gene"] = rng.integers(n_genes, size=n_cpgs * GENES_EACH, dtype=np.int32)
         file["distances/bp"] = rng.integers(-20_000, 20_000, size=n_cpgs * GENES_EACH, dtype=np.int32)

@@ -11,7 +11,6 @@ import hashlib
 import json
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -20,19 +19,25 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from methyl_lightning.data.checks import (
+    CPG_COLUMNS,
+    DATASETS,
+    GENE_COLUMNS,
+    SAMPLE_COLUMNS,
+    SCHEMA_VERSION,
+    check_store,
+    dataset_digest,
+)
 from methyl_lightning.data.rows import Rows, row_blocks
+from methyl_lightning.data.sealed import new_hdf5
 from methyl_lightning.files import InputError, replacing
 
-SCHEMA_VERSION = 3
 ALPHABET = "ACGTN"
 BETA_STEP = 1e-4
 BETA_MISSING = 65535
 UNKNOWN_POSITION = -1
 ROWS_AT_ONCE = 512  # whose statistics are taken together: a few megabytes, near the processor
 
-CPG_COLUMNS = {"id": str, "chrom": str, "position": np.int64, "island": str}
-GENE_COLUMNS = {"symbol": str, "id": str, "chrom": str, "start": np.int64, "end": np.int64, "strand": str}
-SAMPLE_COLUMNS = {"id": str, "patient": str, "cohort": str, "tissue_type": str}
 AROUND_BP = (100, 300, 1_000, 3_000, 10_000, 50_000)
 ANNOTATION = (
     *("island", "shore", "shelf", "open_sea", "island_log_bp", "island_log_length", "near_island"),
@@ -86,16 +91,6 @@ def encode_sequences(sequences: list[str]) -> np.ndarray:
     for code, letter in enumerate(ALPHABET):
         table[ord(letter)] = table[ord(letter.lower())] = code
     return table[np.frombuffer("".join(sequences).encode("ascii"), dtype=np.uint8)].reshape(len(sequences), -1)
-
-
-@contextmanager
-def _new_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Open a new file; h5py calls it a RuntimeError when a full disk is met while closing."""
-    try:
-        with h5py.File(path, "w") as file:
-            yield file
-    except RuntimeError as error:
-        raise OSError(error) from error
 
 
 def _write_rows(file: h5py.File, name: str, dtype: type[np.generic], shape: tuple[int, ...], blocks: Any) -> None:
@@ -196,7 +191,7 @@ def write_store(
             f"{path}: expression of sample {samples['id'].iloc[s]!r}, gene {genes['id'].iloc[g]!r} "
             "is not a finite number; remove the gene or fill the value"
         )
-    with replacing(path, "store") as temporary, _new_hdf5(temporary) as file:
+    with replacing(path, "store") as temporary, new_hdf5(temporary) as file:
         for name, table, columns in (
             ("cpgs", cpgs, CPG_COLUMNS),
             ("genes", genes, GENE_COLUMNS),
@@ -220,6 +215,9 @@ def write_store(
         _write_rows(file, "expression", np.float32, expression_SG.shape, [(slice(None), expression_SG)])
         file["expression"].attrs["units"] = units
         _write_rows(file, "beta", np.uint16, tuple(beta_CS.shape), _steps(path, cpgs, samples, beta_CS))
+        for dataset in (file[name] for name in DATASETS):
+            if "sha256" not in dataset.attrs:
+                dataset.attrs["sha256"] = dataset_digest(dataset)
         file.attrs.update(
             schema_version=SCHEMA_VERSION,
             assembly=assembly,
@@ -248,20 +246,7 @@ class Store:
         self.path = Path(path)
         if not self.path.is_file():
             raise InputError(f"{self.path}: no such store; make it with python -m methyl_lightning.prepare")
-        self._check()
-
-    def _check(self) -> None:
-        remedy = "make it again with python -m methyl_lightning.prepare"
-        try:
-            with h5py.File(self.path, "r") as file:
-                version = file.attrs.get("schema_version")
-                complete = bool(file.attrs.get("complete", False))
-        except OSError as error:
-            raise InputError(f"{self.path}: truncated or not an HDF5 file; {remedy}") from error
-        if not complete or version is None:
-            raise InputError(f"{self.path}: not a complete methyl_lightning store; {remedy}")
-        if version != SCHEMA_VERSION:
-            raise InputError(f"{self.path}: schema version {version}, this program reads {SCHEMA_VERSION}; {remedy}")
+        check_store(self.path)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path}  # handles and maps never cross a process border

@@ -10,6 +10,8 @@ import h5py
 import numpy as np
 from scipy.special import expit
 
+from methyl_lightning.data.checks import REMEDY
+from methyl_lightning.data.sealed import check_seal
 from methyl_lightning.data.store import Store
 
 # what is drawn along the genome correlates by exp(−distance / REGION_BP): levels of CpGs 300 bp apart .8, 1.5 kb .15
@@ -55,6 +57,7 @@ def read_ceiling(
     provenance, path = store.attributes["provenance"], truth_path(store_path)
     if provenance.get("source") != "simulated" or not path.is_file():
         return None
+    check_seal(path, REMEDY)
     with h5py.File(path, "r") as file:
         if json.loads(file.attrs["settings"]) != provenance["settings"]:
             return None

@@ -3,7 +3,6 @@
 Legend: C CpGs, S samples, G genes, L bases, B bins, N (CpG, gene) entries.
 """
 
-import hashlib
 from typing import Any, NamedTuple
 
 import h5py
@@ -13,6 +12,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from methyl_lightning.data.checks import REMEDY, dataset_digest
 from methyl_lightning.data.distances import nearest_gene
 from methyl_lightning.data.rows import row_blocks
 from methyl_lightning.data.store import ALPHABET, BETA_MISSING, BETA_STEP, UNKNOWN_POSITION, Store
@@ -21,7 +21,6 @@ from methyl_lightning.files import InputError
 N_BINS = 100
 N_STEPS = round(1 / BETA_STEP) + 1
 MATRICES = ("beta", "cpgs/sequence", "expression")
-REMEDY = "make it again with python -m methyl_lightning.prepare"
 
 
 class Contents(NamedTuple):
@@ -76,13 +75,11 @@ def read_contents(store: Store) -> Contents:
 
 def _verified(store: Store, dataset: h5py.Dataset) -> str:
     """Compute the checksum of a matrix and compare it with the recorded one."""
-    digest = hashlib.sha256()
-    for rows in row_blocks(len(dataset), dataset.nbytes // max(len(dataset), 1)):
-        digest.update(dataset[rows].data)
-    if dataset.attrs.get("sha256", digest.hexdigest()) != digest.hexdigest():
+    digest = dataset_digest(dataset)
+    if dataset.attrs.get("sha256", digest) != digest:
         name = dataset.name.removeprefix("/")
         raise InputError(f"{store.path}: {name} is damaged, its checksum is another; {REMEDY}")
-    return digest.hexdigest()
+    return digest
 
 
 def _read_beta(
