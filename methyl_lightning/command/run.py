@@ -30,6 +30,7 @@ DISK_ERRORS = {
     errno.EROFS: "name a folder that you may write into",
     errno.ENOTDIR: "name a folder, not what is in a file",
     errno.EEXIST: "name a folder, not a file",
+    errno.ELOOP: "remove the link that lies there",
     errno.ENAMETOOLONG: "give it a shorter name",
     errno.ENOSPC: "make room on the disk",
     errno.EDQUOT: "make room on the disk",

@@ -3,14 +3,16 @@
 import fcntl
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, Any, ClassVar, cast
 
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from methyl_lightning.command.settings import as_override
 from methyl_lightning.files import InputError, replacing
@@ -97,6 +99,27 @@ def save_config(cfg: DictConfig, folder: Path) -> None:
         OmegaConf.save(cfg, temporary, resolve=True)
 
 
+def read_config(path: Path, needed: Iterable[str]) -> DictConfig:
+    """Read the settings of a run, and nothing that would be run or resolved now: the folder may be a stranger's.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or broken, lacks a setting, or refers to something outside it.
+    """
+    try:
+        text = path.read_text()
+        config = OmegaConf.create(text)
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        raise InputError(f"{path}: missing or broken; take a run folder with its {CONFIG}") from error
+    if "${" in text:
+        raise InputError(f"{path}: not written by methyl_lightning.train: ${{…}} in it is not resolved")
+    for name in needed:
+        if not isinstance(config, DictConfig) or OmegaConf.select(config, name) is None:
+            raise InputError(f"{path}: not written by methyl_lightning.train: there is no {name} in it")
+    return cast(DictConfig, config)
+
+
 def has_run(folder: Path, marks: tuple[str, ...] = RUN_MARKS) -> bool:
     """Tell whether a folder is a run's."""
     return any((folder / mark).is_file() for mark in marks)
@@ -118,7 +141,7 @@ def take(folder: Path, marks: tuple[str, ...]) -> bool:
 def open_locked(path: Path, wait: bool) -> IO[str] | None:
     """Open a file that no other process has open this way, or return None; closed or killed, it is free again."""
     while True:
-        file = path.open("a")
+        file = open(path, "a", opener=_open_no_link)  # noqa: SIM115 - open as long as the folder is held
         try:
             fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -127,6 +150,10 @@ def open_locked(path: Path, wait: bool) -> IO[str] | None:
         if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
             return file
         file.close()  # the former owner removed it in between
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def release(folder: Path | None = None) -> None:

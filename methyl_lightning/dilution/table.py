@@ -12,7 +12,7 @@ from methyl_lightning.dilution.figures import level_name
 from methyl_lightning.dilution.run import DILUTED, MEAN_EXPRESSION, SCORES, UNDILUTED, DilutionResult, summarise
 from methyl_lightning.files import InputError, replacing
 from methyl_lightning.metrics.names import HEADINGS, UNDEFINED, number
-from methyl_lightning.metrics.table import show_table
+from methyl_lightning.metrics.table import show_table, write_csv
 
 REPEATS, EXPRESSION, HISTOGRAMS, FACTS = (
     "dilution.csv",
@@ -47,9 +47,9 @@ def write_results(result: DilutionResult, folder: Path) -> None:
     figures show, ``dilution.json`` sizes, ``dilution.md`` the table, ``figures/dilution_*`` PNG and PDF.
     """
     for name, frame in ((REPEATS, result.repeats), (EXPRESSION, result.expression), (HISTOGRAMS, result.histograms)):
-        with replacing(folder / name, "table") as path:
-            frame.to_csv(path, index=False)
-    (folder / FACTS).write_text(json.dumps(result.facts, indent=1))
+        write_csv(frame, folder / name)
+    with replacing(folder / FACTS, "facts") as path:
+        path.write_text(json.dumps(result.facts, indent=1))
     summary = summarise(result.repeats)
     for name, figure in _figures(result, summary).items():
         for kind in ("png", "pdf"):

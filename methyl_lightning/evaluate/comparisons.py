@@ -17,6 +17,7 @@ from methyl_lightning.evaluate.table import CEILING, references
 from methyl_lightning.files import InputError, replacing
 from methyl_lightning.metrics.bootstrap import Bootstrap, difference, over_seeds
 from methyl_lightning.metrics.names import HEADINGS, MAIN
+from methyl_lightning.metrics.table import write_csv
 
 FILE = "bootstrap.npz"
 COLUMNS = (
@@ -148,8 +149,7 @@ def compare_references(folder: Path, label: str) -> pd.DataFrame:
     if not parts:
         return pd.DataFrame(columns=list(COLUMNS))
     table = pd.concat(parts)[list(COLUMNS)]
-    with replacing(folder / "comparisons.csv", "comparisons") as path:
-        table.to_csv(path, index=False)
+    write_csv(table, folder / "comparisons.csv", "comparisons")
     return table
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from methyl_lightning.command.run_folder import CONFIG, read_config
 from methyl_lightning.command.settings import check_arguments
 from methyl_lightning.data.distances import nearest_gene
 from methyl_lightning.data.splits import HEADLINE, TEST_VIEWS, Split, beta_variance, load_split
@@ -26,6 +27,7 @@ from methyl_lightning.evaluate.table import DATA
 from methyl_lightning.files import InputError, replacing
 from methyl_lightning.metrics import scores as metrics
 from methyl_lightning.metrics.bootstrap import bootstrap_grid, interval
+from methyl_lightning.metrics.table import write_csv
 from methyl_lightning.model.checkpoint import load_checkpoint
 from methyl_lightning.model.grid import predict_grid, to_anndata
 from methyl_lightning.model.module import MethylationModule
@@ -53,10 +55,10 @@ def load_run(
     """
     if not checkpoint.is_file():
         raise InputError(f"{checkpoint}: no such checkpoint; training writes best.ckpt into its run folder")
-    config = checkpoint.parent / "config.yaml"
+    config = checkpoint.parent / CONFIG
     if not config.is_file():
         raise InputError(f"{config}: no such file; a checkpoint is tested in its run folder, beside config.yaml")
-    run = OmegaConf.load(config)
+    run = read_config(config, ("data.store", "data.name", "model.network"))
     opened = Store(store or run.data.store)
     split = load_split(Path(split_file or checkpoint.parent / "split.json"), opened)
     return load_checkpoint(checkpoint), opened, split, run
@@ -156,8 +158,7 @@ def _write_metrics(folder: Path, store: Store, split: Split, grids: Grids, seed:
         table = strata_table(measured_CS, predicted_CS, patient_S, view_strata(store, split, view), seed)
         tables.append(table.assign(view=view)[["view", *table.columns]])
     save_bootstrap(folder, bootstraps, keys)
-    with replacing(folder / "strata.csv", "strata") as path:
-        pd.concat(tables).to_csv(path, index=False)
+    write_csv(pd.concat(tables), folder / "strata.csv", "strata")
     with replacing(folder / "metrics.json", "metrics") as path:
         path.write_text(json.dumps(results, indent=1, allow_nan=False))
     return results

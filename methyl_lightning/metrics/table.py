@@ -1,13 +1,19 @@
-"""A table of results: in a file as Markdown, and printed."""
+"""A table of results: in a file as Markdown or CSV, and printed."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from methyl_lightning.files import replacing
+
+FORMULA = re.compile(
+    r"[=@\t\r]|[+-](?!(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$|$)", re.IGNORECASE
+)  # what a spreadsheet would run
 
 
 def show_table(
@@ -63,3 +69,19 @@ def show_table(
     console.print(table)
     for note in notes:
         console.print(note, soft_wrap=True, highlight=False)
+
+
+def write_csv(table: pd.DataFrame, path: Path, purpose: str = "table") -> None:
+    """Write a table as CSV that no spreadsheet runs, or nothing."""
+    with replacing(path, purpose) as temporary:
+        without_formulas(table).to_csv(temporary, index=False)
+
+
+def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """Put an apostrophe before text that a spreadsheet would take for a formula: cells, headings and the index."""
+
+    def shown(cell: Any) -> Any:
+        return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell
+
+    text = table.select_dtypes(exclude="number")
+    return table.assign(**{str(name): text[name].map(shown) for name in text}).rename(index=shown, columns=shown)

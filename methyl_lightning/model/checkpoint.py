@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from methyl_lightning import __version__
-from methyl_lightning.files import InputError, replacing, scratch_folder
+from methyl_lightning.files import InputError, replacing, replacing_folder
 from methyl_lightning.model.module import CHECKPOINT_FORMAT, OLDEST_FORMAT, MethylationModule
 
 # what zipfile and torch raise where bytes are not what they should be
@@ -33,10 +33,7 @@ class StreamedCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write a file that takes the place of a former one only when it is whole."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path, "checkpoint") as temporary:
-            torch.save(checkpoint, temporary)
+        _write(checkpoint, Path(path))
 
 
 def load_checkpoint(path: str | Path) -> MethylationModule:
@@ -77,8 +74,15 @@ def complete_checkpoint(path: Path, card: dict[str, Any]) -> None:
     """Write what testing has told into a checkpoint; nothing else of it changes."""
     content = _read_file(path)
     content["methyl_lightning"]["card"] = card
+    _write(content, path)
+
+
+def _write(content: dict[str, Any], path: Path) -> None:
     with replacing(path, "checkpoint") as temporary:
-        torch.save(content, temporary)
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # as torch calls what a disk refuses
+            raise OSError(str(error).splitlines()[0]) from error
 
 
 def export_folder(path: str | Path, folder: str | Path) -> None:
@@ -94,11 +98,10 @@ def export_folder(path: str | Path, folder: str | Path) -> None:
         raise InputError(f"{folder}: exists already; name a new folder to export into")
     tensors = {f"{part}.{name}": value for part in (RECORD, STATE) for name, value in content[part].items()}
     words = {"hyper_parameters": dict(content["hyper_parameters"]), **content["methyl_lightning"]}
-    with scratch_folder(folder, "checkpoint") as temporary:
+    with replacing_folder(folder, "checkpoint") as temporary:
         # a file holds each tensor once and in order
         save_file({name: value.clone().contiguous() for name, value in tensors.items()}, temporary / WEIGHTS)
         (temporary / CARD).write_text(json.dumps(words | {DIGEST: _digest(temporary / WEIGHTS, words)}, indent=1))
-        temporary.rename(folder)
 
 
 def _check_format(path: Path, own: dict[str, Any]) -> None:

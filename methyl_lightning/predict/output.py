@@ -17,7 +17,8 @@ import pyarrow
 import pyarrow.parquet
 
 from methyl_lightning.data.store import UNKNOWN_POSITION
-from methyl_lightning.files import InputError, replacing, scratch_folder
+from methyl_lightning.files import InputError, replacing, replacing_folder
+from methyl_lightning.metrics.table import without_formulas
 from methyl_lightning.predict.prediction import Prepared, prepared
 
 SUFFIXES = (".h5ad", ".parquet")
@@ -138,12 +139,12 @@ class GroupMeans:
         """Write ``means.tsv`` and, of CpGs with a position, one bedGraph file a group, into a new folder."""
         mean_RC = self.sum_RC / self.count_R[:, None]
         place = self.var[["chrom", "position"]].astype({"chrom": str})
-        with scratch_folder(folder, "means") as temporary:
+        with replacing_folder(folder, "means") as temporary:
             means = pd.DataFrame(mean_RC.T, index=self.var.index, columns=self.names)
             means.insert(0, "end", place["position"] + 1)
             means.insert(0, "start", place["position"])
             means.insert(0, "chrom", place["chrom"])
-            means.round(6).to_csv(temporary / "means.tsv", sep="\t", index_label="cpg")
+            without_formulas(means.round(6)).to_csv(temporary / "means.tsv", sep="\t", index_label="cpg")
             placed = means[means["start"] != UNKNOWN_POSITION]
             # one line a place, in the order of bedGraphToBigWig (LC_COLLATE=C)
             placed = placed.groupby(["chrom", "start", "end"], sort=True).mean().round(6).reset_index()
@@ -155,7 +156,6 @@ class GroupMeans:
                 used.add(file)
                 columns = placed[["chrom", "start", "end", name]]
                 columns.to_csv(temporary / f"{file}.bedGraph", sep="\t", index=False, header=False)
-            temporary.rename(folder)
 
 
 def _file_name(name: str) -> str:

@@ -165,6 +165,8 @@ class _Resuming:
 
     def __call__(self, url: str, output_file: str, pooch: pooch.Pooch) -> None:
         """Fetch the file; what a second attempt may mend is a ``ValueError`` or an error of requests."""
+        if self._part.is_symlink() or self._tag.is_symlink():  # not what was left here
+            self._forget()
         tag = self._tag.read_text() if self._tag.exists() else ""
         came = self._part.stat().st_size if tag and self._part.exists() else 0
         headers = {"Accept-Encoding": "identity"}  # a .gz file is to stay one

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from shutil import copy2, copytree
+from shutil import copyfile, copytree
 from typing import Any
 from zipfile import is_zipfile
 
@@ -14,9 +14,9 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from methyl_lightning.command.run import conf_folder
-from methyl_lightning.command.run_folder import CONFIG
+from methyl_lightning.command.run_folder import CONFIG, read_config
 from methyl_lightning.data.store import Store
-from methyl_lightning.files import InputError
+from methyl_lightning.files import InputError, replacing
 from methyl_lightning.model.checkpoint import read_resumable
 
 CHOICES = "choices"  # of the settings' groups, kept in config.yaml
@@ -67,7 +67,8 @@ def continue_in(folder: Path, checkpoint: Path) -> None:
     if not (checkpoint.parent / BEST).is_file():
         raise InputError(f"{checkpoint.parent / BEST}: missing; a run goes on from last.ckpt with {BEST} beside it")
     if folder.resolve() != checkpoint.parent.resolve():
-        copy2(checkpoint.parent / BEST, folder / BEST)
+        with replacing(folder / BEST, "checkpoint") as temporary:
+            copyfile(checkpoint.parent / BEST, temporary)
         if (checkpoint.parent / LOGS).is_dir():
             copytree(checkpoint.parent / LOGS, folder / LOGS, dirs_exist_ok=True)
 
@@ -112,14 +113,8 @@ class RunStopping(EarlyStopping):
 
 
 def _read_config(path: Path) -> DictConfig:
-    """Read the settings of a run, and nothing that would be run or resolved now."""
-    try:
-        text = path.read_text()
-        run = OmegaConf.create(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: missing or broken; a run goes on in its folder, with its {CONFIG}") from error
-    if not isinstance(run, DictConfig) or CHOICES not in run or "${" in text:
-        raise InputError(f"{path}: not written by methyl_lightning.train; a run goes on with its own settings")
+    """Read the settings of a run, which must call nothing but what this package does."""
+    run = read_config(path, (CHOICES, "trainer.max_steps", "data.store", "data.name", "model.network"))
     known = {
         str(target) for file in conf_folder().rglob("*.yaml") for target in _targets(yaml.safe_load(file.read_text()))
     }
