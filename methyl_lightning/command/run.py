@@ -124,8 +124,8 @@ def _run(task: Callable[[DictConfig], None], config_name: str) -> None:
     except (HydraException, OmegaConfBaseException) as error:
         _exit(error)
     except ValueError as error:  # from Hydra, which says neither which group nor what to do
-        groups = [f"{folder.name}=null" for folder in conf_folder().iterdir() if folder.is_dir()]
-        given = [argument for argument in sys.argv[1:] if argument.lstrip("+") in groups]
+        groups = "|".join(folder.name for folder in conf_folder().iterdir() if folder.is_dir())
+        given = [one for one in sys.argv[1:] if re.fullmatch(rf"\+?({groups})=(null|true|false|[\d.]+)", one)]
         if not given:
             raise
         _exit(InputError(f"{given[0]}: not an option of this group; --help lists them ({error})"))
@@ -170,9 +170,10 @@ def _exit(error: Exception) -> None:
         from lightning.fabric.utilities.exceptions import MisconfigurationException  # slow to import, rarely needed
 
         cause = error.__cause__
-        if not isinstance(cause, ValueError | TypeError | MisconfigurationException):
+        if not isinstance(cause, ValueError | TypeError | MisconfigurationException | None):
             raise error
-        message = str(error if isinstance(cause, TypeError) else cause)  # a TypeError doesn't tell whose argument
+        tells = isinstance(cause, ValueError | MisconfigurationException)  # a TypeError doesn't tell whose argument
+        message = str(cause if tells else error)
     elif quoted := _in_quotes(error):
         message = quoted
     elif not isinstance(error, InputError):

@@ -3,15 +3,73 @@
 import inspect
 import re
 import shlex
-from collections.abc import Callable, Sequence
-from typing import Any, get_type_hints
+from collections.abc import Callable, Iterable, Sequence
+from types import UnionType
+from typing import Any, Self, get_args, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from omegaconf import DictConfig, OmegaConf
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from methyl_lightning.files import InputError
 
 PLAIN = re.compile(r"[\w./:+-]+", re.ASCII)  # what neither a shell nor Hydra's grammar reads as anything else
 STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
+
+
+class Settings(BaseModel):
+    """Settings of a command, each of its type; a command lists its own, and leaves out what is checked elsewhere."""
+
+    model_config = STRICT
+
+    @classmethod
+    def of(cls, cfg: DictConfig, typed: Iterable[str] = ()) -> Self:
+        """Check the settings that were composed.
+
+        Parameters
+        ----------
+        cfg
+            The settings.
+        typed
+            What was typed, as ``name=value``: where text is wanted, a number is taken as it was typed.
+
+        Raises
+        ------
+        InputError
+            Names the first that is not of its type, its value and what it should be.
+        """
+        plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+        texts = dict(override.lstrip("+").split("=", 1) for override in typed if "=" in override)  # the last counts
+        for name, text in texts.items():
+            if name in cls.model_fields and _is_number(plain[name]) and _takes_text(cls.model_fields[name].annotation):
+                plain[name] = text
+        try:
+            return cls.model_validate(plain)
+        except ValidationError as error:
+            value, names = plain, []
+            for part in error.errors()[0]["loc"]:  # which ends in the type that was tried, where there are several
+                if isinstance(value, dict) and part in value:
+                    value = value[part]
+                    names.append(str(part))
+            text = texts.get(names[0])
+            if isinstance(value, list | dict) and text and _takes_text(cls.model_fields[names[0]].annotation):
+                quoted = as_argument(names[0], text)
+                raise InputError(
+                    f"{names[0]}={text}: Hydra reads brackets otherwise; quote the value: {quoted}"
+                ) from None
+            wrong = [part for part in error.errors() if part["loc"][0] == names[0]]
+            raise InputError(f"{'.'.join(names)}={_shown(value)}: {_wanted(wrong)}") from error
+
+
+def _wanted(wrong: Iterable[Any]) -> str:
+    return " or ".join(dict.fromkeys(part["msg"].lower().split(" or instance of ")[0] for part in wrong))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _takes_text(annotation: Any) -> bool:
+    return annotation is str or (isinstance(annotation, UnionType) and str in get_args(annotation))
 
 
 def check_arguments(
@@ -54,8 +112,7 @@ def check_arguments(
                     ) from None
                 settings[name] = text if isinstance(value, int | float) else value
             if settings[name] is value:
-                wanted = " or ".join(dict.fromkeys(part["msg"].lower() for part in error.errors()))
-                raise InputError(f"{place}={_shown(value)}: {wanted}") from error
+                raise InputError(f"{place}={_shown(value)}: {_wanted(error.errors())}") from error
 
 
 def _fits(adapter: TypeAdapter[Any], text: str) -> bool:

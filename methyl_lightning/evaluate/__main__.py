@@ -1,13 +1,15 @@
 """Test a checkpoint again: ``python -m methyl_lightning.evaluate checkpoint=RUN/best.ckpt [+experiment=dilution]``."""
 
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from pydantic import Field
 
 from methyl_lightning.command.run import run_command
 from methyl_lightning.command.run_folder import save_config, take_job_folder
-from methyl_lightning.command.settings import check_whole_number
+from methyl_lightning.command.settings import Settings, check_whole_number
 from methyl_lightning.data.splits import save_split
 from methyl_lightning.evaluate.evaluation import (
     evaluate_ceiling,
@@ -20,19 +22,30 @@ from methyl_lightning.evaluate.table import print_table, results_table
 from methyl_lightning.files import InputError
 
 
+class EvaluateSettings(Settings):
+    """What conf/evaluate.yaml and its experiment hold."""
+
+    checkpoint: str
+    store: str | None
+    split_file: str | None
+    dilution: dict[str, Any] = Field(default_factory=dict)
+
+
 def evaluate(cfg: DictConfig) -> None:
     """Test a checkpoint on its own test views, or on diluted expression; write the results and print the table."""
-    hydra, checkpoint = HydraConfig.get(), Path(cfg.checkpoint)
+    hydra = HydraConfig.get()
+    settings = EvaluateSettings.of(cfg, hydra.overrides.task)
+    checkpoint = Path(settings.checkpoint)
     folder = Path(hydra.runtime.output_dir)
     experiment = hydra.runtime.choices.get("experiment")
     check_whole_number("seed", cfg.seed, 0)
     take_job_folder(folder)
     if "dilution" in cfg:
-        evaluate_diluted(checkpoint, folder, cfg.seed, cfg.dilution, cfg.store, cfg.split_file)
+        evaluate_diluted(checkpoint, folder, cfg.seed, cfg.dilution, settings.store, settings.split_file)
     elif experiment is not None:
         raise InputError(f"experiment={experiment}: is for training; a checkpoint is tested with +experiment=dilution")
     else:
-        module, store, split, run = load_run(checkpoint, cfg.store, cfg.split_file)
+        module, store, split, run = load_run(checkpoint, settings.store, settings.split_file)
         save_config(run, folder)
         save_split(split, store, folder / "split.json")
         save_data(store, folder)

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
 from methyl_lightning.data.splits import TEST_VIEWS
 from methyl_lightning.files import InputError
 from methyl_lightning.metrics.names import COLUMNS, HEADINGS, UNDEFINED, with_interval
@@ -17,6 +19,22 @@ PUBLISHED = (
     ("TensorFlow on rebuilt data", "TCGA BRCA + LUAD, rebuilt", 0.173, 0.740),
     ("PyTorch port on rebuilt data", "TCGA BRCA + LUAD, rebuilt", 0.167, 0.742),
 )
+
+
+Interval = tuple[float | None, float | None]
+
+
+class ViewMetrics(BaseModel, extra="allow"):
+    """What ``metrics.json`` holds of a view; an older version lacks some metrics."""
+
+    __pydantic_extra__: dict[str, float | Interval | None]
+    n_cpgs: int
+    n_samples: int
+    n_pairs: int
+    mae: float | None
+    mae_ci95: Interval
+    spearman: float | None
+    spearman_ci95: Interval
 
 
 def references(folder: Path) -> list[Path]:
@@ -36,16 +54,25 @@ def read_metrics(folder: Path) -> dict[str, dict[str, Any]]:
     for view in TEST_VIEWS:
         if not isinstance(metrics[view], dict) or "n_pairs" not in metrics[view]:
             raise InputError(f"{folder / 'metrics.json'}: {view} holds no metrics; test the run's checkpoint again")
-    return metrics
+    return read_json(folder / "metrics.json", TEST_VIEWS, dict[str, ViewMetrics])
 
 
-def read_json(path: Path, keys: Iterable[str] = ()) -> dict[str, Any]:
+def read_json(path: Path, keys: Iterable[str] = (), kind: Any = Any) -> dict[str, Any]:
     """Read a JSON file of a run folder, which must hold some keys.
+
+    Parameters
+    ----------
+    path
+        The file.
+    keys
+        What it must hold.
+    kind
+        Type of all that it holds, as pydantic understands it.
 
     Raises
     ------
     InputError
-        If it is missing or broken, or lacks a key.
+        If it is missing or broken, lacks a key, or a value is of another type.
     """
     remedy = "make it again with methyl_lightning.train or .evaluate"
     try:
@@ -55,6 +82,11 @@ def read_json(path: Path, keys: Iterable[str] = ()) -> dict[str, Any]:
     for key in keys:
         if not isinstance(contents, dict) or key not in contents:
             raise InputError(f"{path}: holds no {key!r}; {remedy}")
+    try:
+        TypeAdapter(kind).validate_json(json.dumps(contents), strict=True)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise InputError(f"{path}: {'.'.join(map(str, wrong['loc']))}: {wrong['msg'].lower()}; {remedy}") from error
     return contents
 
 

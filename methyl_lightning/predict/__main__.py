@@ -1,33 +1,56 @@
 """Predict methylation from expression: ``python -m methyl_lightning.predict checkpoint=… expression=… output=…``."""
 
-from typing import Any
+from typing import Annotated
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+from pydantic import Field
 
 from methyl_lightning.command.run import run_command
-from methyl_lightning.command.settings import check_arguments
+from methyl_lightning.command.settings import Settings
 from methyl_lightning.files import InputError
 from methyl_lightning.model.card import describe
 from methyl_lightning.model.checkpoint import export_folder, load_checkpoint
 from methyl_lightning.predict.output import predict_to_file
-from methyl_lightning.predict.prediction import prepared
 
 NEEDED = ("checkpoint", "expression", "output")
 
 
+class PredictSettings(Settings):
+    """What conf/predict.yaml holds."""
+
+    checkpoint: str | None
+    expression: str | None
+    output: str | None
+    cpgs: str | list[str]
+    genome: str | None
+    layer: str | None
+    genes: str | None
+    units: str | None
+    match: str | None
+    label: str | None
+    groupby: str | None
+    describe: str | None
+    export: str | None
+    aggregate: str
+    raw: bool
+    skip_empty: bool
+    intervals: bool
+    min_coverage: Annotated[float, Field(ge=0, le=1)]
+    k: Annotated[int, Field(ge=1)]
+
+
 def predict(cfg: DictConfig) -> None:
     """Predict into a file, or print the card of a checkpoint, or export it."""
-    if cfg.describe is not None:
-        print(describe(load_checkpoint(cfg.describe)))
+    settings = PredictSettings.of(cfg, HydraConfig.get().overrides.task).model_dump()
+    describe_path, folder = settings.pop("describe"), settings.pop("export")
+    if describe_path is not None:
+        print(describe(load_checkpoint(describe_path)))
         return
-    if cfg.export is not None and cfg.checkpoint is not None:
-        export_folder(cfg.checkpoint, cfg.export)
-        print(f"exported: {cfg.export}")
+    if folder is not None and settings["checkpoint"] is not None:
+        export_folder(settings["checkpoint"], folder)
+        print(f"exported: {folder}")
         return
-    settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    for name in ("describe", "export"):
-        settings.pop(name)
     for name in NEEDED:
         if settings[name] is None:
             raise InputError(f"{name}=: is not given; needed are {'=, '.join(NEEDED)}= (see --help)")

@@ -126,7 +126,7 @@ def _check_places(source: str, table: pd.DataFrame) -> pd.DataFrame:
         if column not in table:
             raise InputError(f"{source}: no column {column!r} among {', '.join(map(str, table))}; add or rename it")
     position = pd.to_numeric(table["position"], errors="coerce")
-    wrong = ~(position >= 0) | (position % 1 != 0)
+    wrong = ~position.between(0, 10**11) | (position % 1 != 0)  # more than any chromosome has bases
     if wrong.any():
         raise InputError(f"{source}: position '{table['position'][wrong].iloc[0]}' is no whole number ≥ 0; mend it")
     chrom = [chromosome(str(name)) for name in table["chrom"]]

@@ -14,6 +14,7 @@ import pandas as pd
 from anndata.io import read_elem, sparse_dataset
 from scipy import io, sparse
 
+from methyl_lightning.data.sealed import check_inside
 from methyl_lightning.files import InputError
 from methyl_lightning.readers.assemblies import species_of
 
@@ -95,9 +96,11 @@ def from_anndata(data: anndata.AnnData, layer: str | None, raw: bool) -> Express
 
 def _open_hdf5(path: Path, kind: str) -> h5py.File:
     try:
-        return h5py.File(path, "r")
-    except OSError as error:
+        file = h5py.File(path, "r")
+        check_inside(file, "export it again")
+    except (OSError, RuntimeError, KeyError) as error:
         raise InputError(f"{path}: no {path.suffix} file: {kind}, or truncated; export it again") from error
+    return file
 
 
 def open_h5ad(path: Path, layer: str | None = None, raw: bool = False) -> Expression:
@@ -116,6 +119,9 @@ def open_h5ad(path: Path, layer: str | None = None, raw: bool = False) -> Expres
         obsm, uns = (read_elem(file[part]) if part in file else {} for part in ("obsm", "uns"))
     except Exception as error:  # whatever anndata raises for a layout that it does not know
         raise InputError(f"{path}: not an AnnData file that anndata reads ({error}); write it again") from error
+    if tuple(values.shape) != (len(obs), len(var)):
+        sizes = f"{len(obs):,} observations and {len(var):,} variables"
+        raise InputError(f"{path}: {name} is {tuple(values.shape)}, for {sizes}; write it again from AnnData")
     log1p = uns.get("log1p") if name == "X" else None
     return Expression(str(path), obs, var, _by_row(values), obsm, uns, "log1p", log1p)
 
@@ -130,16 +136,21 @@ def read_10x_h5(path: Path, assembly: str = "") -> Expression:
     if not groups or not {"data", "indices", "indptr", "shape"} <= set(file[fitting[0]]):
         raise InputError(f"{path}: not a 10x matrix (no barcodes and data in it); give filtered_feature_bc_matrix.h5")
     group = file[fitting[0]]
-    # one column a cell, compressed by column, is one row a cell, compressed by row
-    counts_SI = sparse.csr_matrix(
-        (group["data"][:], group["indices"][:], group["indptr"][:]), shape=tuple(group["shape"][:])[::-1]
-    )
     features = group.get("features", {})
-    ids, names = (features["id"], features["name"]) if features else (group["genes"], group["gene_names"])
-    described = {"gene_ids": ids, "feature_types": features.get("feature_type"), "genome": features.get("genome")}
-    columns = {name: texts.asstr()[:] for name, texts in described.items() if texts is not None}
-    var = pd.DataFrame(columns, index=pd.Index(names.asstr()[:]))
-    obs = pd.DataFrame(index=pd.Index(group["barcodes"].asstr()[:]))
+    try:
+        # one column a cell, compressed by column, is one row a cell, compressed by row
+        counts_SI = sparse.csr_matrix(
+            (group["data"][:], group["indices"][:], group["indptr"][:]), shape=tuple(group["shape"][:])[::-1]
+        )
+        ids, names = (features["id"], features["name"]) if features else (group["genes"], group["gene_names"])
+        described = {"gene_ids": ids, "feature_types": features.get("feature_type"), "genome": features.get("genome")}
+        columns = {name: texts.asstr()[:] for name, texts in described.items() if texts is not None}
+        var = pd.DataFrame(columns, index=pd.Index(names.asstr()[:]))
+        obs = pd.DataFrame(index=pd.Index(group["barcodes"].asstr()[:]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a whole 10x matrix ({' '.join(str(error).split())}); get it again") from error
+    if counts_SI.shape != (len(obs), len(var)):
+        raise InputError(f"{path}: its matrix is {counts_SI.shape}, for {len(obs):,} cells and {len(var):,} features")
     notes = (f"genes: of the matrices of {', '.join(groups)} that of {fitting[0]} is taken",) if len(groups) > 1 else ()
     return Expression(str(path), obs, var, counts_SI, {}, {}, "counts", notes=notes)
 

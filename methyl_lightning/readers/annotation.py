@@ -39,12 +39,12 @@ def read_landmarks(path: Path, base: int) -> Landmarks:
     """
     table = read_columns(path, ["id"], ["chrom", "chromStart", "island_name"])
     position = pd.to_numeric(table["chromStart"], errors="coerce")
-    placed = table[(position >= base) & (table["chrom"] != "")]
+    placed = table[position.between(base, 10**11) & (table["chrom"] != "")]
     probes = {
         chromosome(str(chrom)): np.sort(position[rows].to_numpy(np.int64) - base)
         for chrom, rows in placed.groupby("chrom").groups.items()
     }
-    names = pd.Series(table["island_name"].unique()).str.extract(r"^(\w+):(\d+)-(\d+)$").dropna()
+    names = pd.Series(table["island_name"].unique()).str.extract(r"^(\w+):(\d{1,11})-(\d{1,11})$").dropna()
     islands = {
         chromosome(str(chrom)): np.sort(rows[[1, 2]].astype(np.int64).to_numpy() - [1, 0], axis=0)
         for chrom, rows in names.groupby(0)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from methyl_lightning.files import InputError
-from methyl_lightning.readers.probes import chromosome, plain_name
+from methyl_lightning.readers.probes import LONGEST, chromosome, plain_name
 from methyl_lightning.readers.text import read_cells
 
 PROBE = re.compile(r"(cg|ch\.|rs|nv)[\w.:-]*\d[\w.:-]*")
@@ -170,7 +170,8 @@ def in_bed(path: Path, cpgs: pd.DataFrame) -> np.ndarray:
     for number, cells in read_cells(path):
         if number == 1 and "position" in _headings(cells):
             continue
-        if len(cells) < 3 or not (cells[1].isdecimal() and cells[2].isdecimal()) or int(cells[1]) >= int(cells[2]):
+        numbers = [int(cell) for cell in cells[1:3] if cell.isdecimal()]
+        if len(numbers) < 2 or not numbers[0] < numbers[1] <= LONGEST:
             words = " ".join(cells[:3])
             raise InputError(f"{path}: line {number} is '{words}', not chromosome, start < end; mend or remove it")
         regions.append((chromosome(cells[0]), int(cells[1]), int(cells[2])))

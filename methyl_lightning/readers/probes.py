@@ -24,6 +24,7 @@ REPLICATE = re.compile(r"((?:cg|ch|rs|nv)\S+)_[TB][CO]\d\d")  # cg00000029_TC21:
 
 ISLAND_RELATIONS = ("Island", "N_Shore", "S_Shore", "N_Shelf", "S_Shelf", "OpenSea")
 # what a column is called by UCSC Xena, Illumina, Bioconductor (assembly at the end) and the Zhou lab
+LONGEST = 10**11  # more bases than any chromosome has
 PROBE_COLUMNS = {
     "id": r"id|probe|probe_?id|name|ilmnid",
     "chrom": r"chrom|chr(_hg\d+)?|seqnames|cpg_chrm",
@@ -96,7 +97,8 @@ def read_columns(path: Path, needed: list[str], optional: list[str]) -> pd.DataF
 def coordinates(path: Path, table: pd.DataFrame, chrom: str, columns: list[str]) -> pd.DataFrame:
     """Name the chromosomes in the column ``chrom`` and make the columns whole numbers, −1 where missing."""
     known = table[columns].replace(MISSING, str(UNKNOWN_POSITION)).apply(pd.to_numeric, errors="coerce")
-    refuse_cells(path, table[columns], (known % 1 != 0).to_numpy(), "put a whole number there")  # 1e+05 is one, of R
+    whole = (known % 1 == 0) & (known.abs() <= LONGEST)  # 1e+05 is one, of R
+    refuse_cells(path, table[columns], ~whole.to_numpy(), "put a whole number there")
     names = {name: chromosome(name) for name in table[chrom].unique()}
     return table.assign(chrom=table[chrom].map(names), **known.astype(np.int64))
 

@@ -3,9 +3,11 @@
 import os
 from pathlib import Path
 
-from omegaconf import DictConfig, ListConfig
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
 
 from methyl_lightning.command.run import run_command
+from methyl_lightning.command.settings import Settings
 from methyl_lightning.dilution.table import read_sweep, write_results
 from methyl_lightning.files import InputError
 from methyl_lightning.report.dashboard import save_view
@@ -14,24 +16,34 @@ from methyl_lightning.report.picture import save_picture
 from methyl_lightning.report.runs import find_runs
 
 
+class ReportSettings(Settings):
+    """What conf/report.yaml holds."""
+
+    runs: str | list[str] | None
+    output: str | None
+    sweep: str | None
+    dashboard: str | None
+
+
 def report(cfg: DictConfig) -> None:
     """Write one page about runs, the table and figures of a sweep, or the dashboard: W&B's view, or its picture."""
-    if cfg.dashboard is not None and cfg.runs is None and cfg.sweep is None:
-        print(f"dashboard: {save_view(str(cfg.dashboard))}")
+    settings = ReportSettings.of(cfg, HydraConfig.get().overrides.task)
+    if settings.dashboard is not None and settings.runs is None and settings.sweep is None:
+        print(f"dashboard: {save_view(settings.dashboard)}")
         return
-    if (cfg.runs is None) == (cfg.sweep is None):
+    if (settings.runs is None) == (settings.sweep is None):
         raise InputError("name either runs=FOLDER (one page about runs) or sweep=FOLDER (a dilution sweep), not both")
-    if cfg.sweep is not None:
-        sweep = Path(cfg.sweep)
+    if settings.sweep is not None:
+        sweep = Path(settings.sweep)
         write_results(read_sweep(sweep), sweep)
         print(f"sweep folder: {sweep}")
         return
-    places = [str(place) for place in cfg.runs] if isinstance(cfg.runs, ListConfig) else [str(cfg.runs)]
-    if cfg.dashboard is not None:
-        save_picture(places, Path(str(cfg.dashboard)))
-        print(f"dashboard: {cfg.dashboard}")
+    places = settings.runs if isinstance(settings.runs, list) else [str(settings.runs)]
+    if settings.dashboard is not None:
+        save_picture(places, Path(settings.dashboard))
+        print(f"dashboard: {settings.dashboard}")
         return
-    output = Path(cfg.output) if cfg.output else beside(places)
+    output = Path(settings.output) if settings.output else beside(places)
     figures = write_report(places, output)
     print(f"report: {output}\nfigures: {figures}")
 

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import anndata
 import pandas as pd
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, Field
 from yaml import YAMLError
 
 from methyl_lightning.data.splits import TEST_VIEWS
@@ -23,6 +25,36 @@ ELSEWHERE = (
     *("ablation", "ablations"),  # their names, and the list of what each leaves out
 )
 SAME = ("data.store", "data.split_file", "data.num_workers", "data.source.cohort")
+
+
+class SplitFile(BaseModel):
+    """What ``split.json`` holds."""
+
+    cpg: dict[str, list[str]]
+    sample: dict[str, list[str]]
+    how: dict[str, Any] = Field(default_factory=dict)
+
+
+class DataFile(BaseModel):
+    """What ``data.json`` holds."""
+
+    n_cpgs: int
+    n_samples: int
+    n_patients: int
+    n_genes: int
+    window: int
+    assembly: str
+    units: str
+    cohorts: dict[str, int]
+    provenance: dict[str, Any]
+
+
+class UsageFile(BaseModel):
+    """What ``usage.json`` holds."""
+
+    steps: int
+    train_seconds: float
+    peak_rss_gb: float
 
 
 class Tested(NamedTuple):
@@ -118,16 +150,16 @@ def read_run(folder: Path) -> Run:
         config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
         label = str(config["model"]["network"])
         _ = config["data"]["name"]
-    except (YAMLError, KeyError, TypeError, OSError) as error:
+    except (YAMLError, KeyError, TypeError, OSError, UnicodeDecodeError, OmegaConfBaseException) as error:
         raise InputError(f"{folder / 'config.yaml'}: not the settings of a training run ({error})") from error
-    split = read_json(folder / "split.json", ("cpg", "sample"))
-    data = read_json(folder / DATA) if (folder / DATA).is_file() else {}
+    split = read_json(folder / "split.json", ("cpg", "sample"), SplitFile)
+    data = read_json(folder / DATA, kind=DataFile) if (folder / DATA).is_file() else {}
     models = [_read_model(label, True, folder), *(_read_model(at.name, False, at) for at in references(folder))]
     return Run(folder, config, split, data, models)
 
 
 def _read_model(label: str, own: bool, folder: Path) -> Tested:
-    usage = read_json(folder / "usage.json") if (folder / "usage.json").is_file() else {}
+    usage = read_json(folder / "usage.json", kind=UsageFile) if (folder / "usage.json").is_file() else {}
     return Tested(label, own, folder, read_metrics(folder), usage)
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+import lightning as L
 from omegaconf import DictConfig, OmegaConf
 
 from methyl_lightning import networks
-from methyl_lightning.command.settings import check_arguments, check_whole_number
+from methyl_lightning.command.settings import Settings, check_arguments, check_whole_number
 from methyl_lightning.data.datamodule import GridDataModule
 from methyl_lightning.evaluate.evaluation import dilution_settings
 from methyl_lightning.files import InputError
@@ -23,6 +24,27 @@ UNSUPPORTED = {
 NOT_OF_THE_DATA_MODULE = ("_target_", "name", "source", "download", "split_file")
 
 
+class CohortSettings(Settings):
+    """What a file of conf/data holds; all else of it are arguments of the data module."""
+
+    name: str
+    store: str
+    source: dict[str, Any]
+
+
+class TrainSettings(Settings):
+    """What conf/train.yaml holds; what the groups hold are arguments of what they name."""
+
+    name: str
+    data: CohortSettings
+    model: dict[str, Any]
+    trainer: dict[str, Any]
+    logger: dict[str, dict[str, Any]]
+    references: dict[str, dict[str, Any]]
+    ckpt_path: str | None
+    average_decay: float | None
+
+
 def check_settings(cfg: DictConfig) -> None:
     """Refuse settings that a training would take, or find wrong only when it has run.
 
@@ -31,6 +53,7 @@ def check_settings(cfg: DictConfig) -> None:
     InputError
         If a setting is of another type or out of its range.
     """
+    _check_trainer(TrainSettings.of(cfg).trainer)
     check_whole_number("seed", cfg.seed, 0)
     check_whole_number("patience", cfg.patience, 1)
     check_whole_number("score_window", cfg.score_window, 1)
@@ -49,23 +72,23 @@ def check_settings(cfg: DictConfig) -> None:
         _check_model(model, f"references.{name}")
     if "dilution" in cfg:
         dilution_settings(cfg.dilution)
-    _check_trainer(cfg.trainer)
 
 
-def _check_trainer(trainer: DictConfig) -> None:
-    """Refuse what Lightning would take and this package doesn't do; its other settings Lightning checks itself."""
-    interval = trainer.val_check_interval
+def _check_trainer(trainer: Mapping[str, Any]) -> None:
+    """Refuse what is of another type, and what Lightning would take and this package doesn't do."""
+    interval = trainer["val_check_interval"]
     if not isinstance(interval, int | float) or not interval > 0:
         raise InputError(f"trainer.val_check_interval={interval}: must be above 0")
-    if trainer.precision not in PRECISIONS:
+    if trainer["precision"] not in PRECISIONS:
         raise InputError(
-            f"trainer.precision={trainer.precision}: not supported, weights and scores are float32; take 32-true, or "
-            "bf16-mixed for faster products"
+            f"trainer.precision={trainer['precision']}: not supported, weights and scores are float32; take 32-true, "
+            "or bf16-mixed for faster products"
         )
     for name, remedy in UNSUPPORTED.items():
         value = trainer.get(name)
         if value == 0 if name == "limit_val_batches" else value:
             raise InputError(f"trainer.{name}={str(value).lower()}: not supported, {remedy}")
+    check_arguments(dict(trainer), L.Trainer, "trainer")
 
 
 def _check_model(model: Mapping[str, Any], group: str) -> None:

@@ -375,6 +375,10 @@ def test_page_lies_beside_the_runs(run: Path, tmp_path: Path) -> None:
         ("metrics.json", "{", ["metrics.json: missing or broken", "methyl_lightning.train or .evaluate"]),
         ("metrics.json", "{}", ["metrics.json: holds no 'test_cpg-train_sample'"]),
         ("metrics.json", json.dumps(dict.fromkeys(TEST_VIEWS, 1)), ["metrics.json: ", "holds no metrics"]),
+        ("usage.json", '{"steps": "x", "train_seconds": 1, "peak_rss_gb": 1}', ["usage.json: steps: input should be"]),
+        ("data.json", '{"n_cpgs": 5}', ["data.json: n_samples: field required"]),
+        ("split.json", '{"cpg": 5, "sample": {}}', ["split.json: cpg: input should be an object"]),
+        ("config.yaml", "\0", ["config.yaml: not the settings of a training run"]),
         ("references/constant/metrics.json", "", ["constant/metrics.json: missing or broken"]),
         ("config.yaml", "a: [", ["config.yaml: not the settings of a training run"]),
         ("config.yaml", "a: 1", ["config.yaml: not the settings of a training run"]),
@@ -398,6 +402,27 @@ def test_a_broken_run_is_one_line_and_nothing_is_written(
     result = command("report", ["runs=run"], copy.parent)
     assert_refused(result, *words)
     assert result.status == 2 and files(copy.parent) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mae", "bad"),
+        ("mae", [1]),
+        ("mae_ci95", "x"),
+        ("mae_ci95", [1]),
+        ("n_pairs", "x"),
+        ("pearson", {}),
+        ("mae", ...),
+    ],
+)
+def test_metrics_that_are_text_are_one_line(copy: Path, name: str, value: Any) -> None:
+    metrics = json.loads((copy / "metrics.json").read_text())
+    metrics[HEADLINE].pop(name)
+    if value is not ...:
+        metrics[HEADLINE][name] = value
+    (copy / "metrics.json").write_text(json.dumps(metrics))
+    assert_refused(command("report", ["runs=run"], copy.parent), f"metrics.json: {HEADLINE}.{name}", "make it again")
 
 
 @pytest.mark.parametrize(
