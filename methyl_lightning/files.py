@@ -78,7 +78,9 @@ def _beside(path: Path, purpose: str, ending: str = "") -> Iterator[Path]:
         _remove_stale(path)
         yield temporary
     except OSError as error:
-        raise InputError(f"{path}: {purpose} not written ({error}); the former one, if any, stands") from error
+        told = re.search("error message = '(.*?)'", str(error))  # by HDF5, among addresses and times
+        reason = told[1] if told else " ".join(str(error).split())
+        raise InputError(f"{path}: {purpose} not written ({reason}); the former one, if any, stands") from error
     finally:
         _remove(temporary)
         _own.discard(name)

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
+from typing import Any
 
 import hydra
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
@@ -36,6 +37,7 @@ DISK_ERRORS = {
     errno.EDQUOT: "make room on the disk",
 }
 PLUGINS = {"joblib": "hydra-joblib-launcher", "submitit": "hydra-submitit-launcher"}  # of Hydra, for launchers
+FULL = (errno.ENOSPC, errno.EDQUOT)
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 FULL_ERROR, SHORT_ERROR = "HYDRA_FULL_ERROR", "METHYL_LIGHTNING_SHORT_ERROR"
 # a missing font is drawn in another
@@ -130,17 +132,37 @@ def _run(task: Callable[[DictConfig], None], config_name: str) -> None:
             raise
         _exit(InputError(f"{given[0]}: not an option of this group; --help lists them ({error})"))
     except OSError as error:
-        if error.errno not in DISK_ERRORS or error.filename is None:
+        if error.errno not in DISK_ERRORS or (error.filename is None and error.errno not in FULL):
             raise
-        _exit(InputError(f"{error.filename}: {error.strerror}; {DISK_ERRORS[error.errno]} (hydra.run.dir=FOLDER)"))
+        place = (
+            "the disk of the run" if error.filename is None else error.filename
+        )  # writing into an open file names none
+        _exit(InputError(f"{place}: {error.strerror}; {DISK_ERRORS[error.errno]} (hydra.run.dir=FOLDER)"))
 
 
 def _quiet() -> None:
     """Leave out what libraries say of things that are meant, or that nobody can mend."""
+    sys.excepthook, sys.unraisablehook = _show_error, _show_unraisable
+    logging.raiseExceptions = False  # a log that a full disk does not take
     for name, level in QUIET.items():
         logging.getLogger(name).setLevel(level)
     for message in EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message)
+
+
+def _show_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if not _of_a_closed_file(error):
+        sys.__excepthook__(kind, error, traceback)
+
+
+def _show_unraisable(unraisable: Any) -> None:
+    if not _of_a_closed_file(unraisable.exc_value):
+        sys.__unraisablehook__(unraisable)
+
+
+def _of_a_closed_file(error: BaseException | None) -> bool:
+    """Tell whether h5py says again, of every object of a file, that the disk was full: once is enough."""
+    return isinstance(error, RuntimeError) and str(error).startswith("Can't decrement id ref count")
 
 
 @contextmanager

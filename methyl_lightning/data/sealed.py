@@ -33,6 +33,11 @@ def new_hdf5(path: Path) -> Iterator[h5py.File]:
             yield file
     except RuntimeError as error:  # as h5py calls a full disk that it meets while closing
         raise OSError(error) from error
+    seal(path)
+
+
+def seal(path: Path) -> None:
+    """Append the checksum of what a file holds."""
     with path.open("rb") as raw:
         digest = hashlib.file_digest(raw, "sha256").hexdigest()
     with path.open("ab") as raw:
@@ -51,7 +56,7 @@ def check_seal(path: Path, remedy: str) -> None:
     """
     with path.open("rb") as raw:
         head, size = raw.read(64), path.stat().st_size
-        where = END_IN_SUPERBLOCK.get(head[8], 0)
+        where = END_IN_SUPERBLOCK.get(int.from_bytes(head[8:9]), 0)
         if size == int.from_bytes(head[where : where + 8], "little"):
             return  # of a former version, or edited since
         digest, left = hashlib.sha256(), size - SEAL_BYTES
@@ -59,10 +64,10 @@ def check_seal(path: Path, remedy: str) -> None:
         while left > 0 and (block := raw.read(min(left, BLOCK_BYTES))):
             digest.update(block)
             left -= len(block)
-        seal = raw.read()
-    if not seal.startswith(SEAL):
+        found = raw.read()
+    if not found.startswith(SEAL):
         raise InputError(f"{path}: truncated or not an HDF5 file; {remedy}")
-    if seal != SEAL + digest.hexdigest().encode():
+    if found != SEAL + digest.hexdigest().encode():
         raise DamagedError(f"{path}: damaged, its checksum is another; {remedy}")
 
 

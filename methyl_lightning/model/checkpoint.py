@@ -82,7 +82,7 @@ def _write(content: dict[str, Any], path: Path) -> None:
         try:
             torch.save(content, temporary)
         except RuntimeError as error:  # as torch calls what a disk refuses
-            raise OSError(str(error).splitlines()[0]) from error
+            raise OSError("the disk did not take all of it; make room there") from error
 
 
 def export_folder(path: str | Path, folder: str | Path) -> None:

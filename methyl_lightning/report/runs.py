@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, Field
 from yaml import YAMLError
 
+from methyl_lightning.data.sealed import DamagedError, check_seal
 from methyl_lightning.data.splits import TEST_VIEWS
 from methyl_lightning.evaluate.table import CEILING, DATA, read_json, read_metrics, references
 from methyl_lightning.files import InputError
@@ -178,7 +179,10 @@ def read_predictions(model: Tested, view: str) -> anndata.AnnData | None:
     if not path.is_file():
         raise InputError(f"{path}: no such predictions; {remedy}")
     try:
+        check_seal(path, remedy)
         return anndata.read_h5ad(path)
+    except DamagedError:
+        raise
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{path}: truncated or not predictions; {remedy}") from error
 
