@@ -1,11 +1,11 @@
-# make reproduce, make test, make benchmark, make rehearsal (SCALE=0.1: a tenth of the published size): each installs what it needs into .venv on first use
+# make reproduce, test, benchmark, rehearsal (SCALE=0.1: a tenth of the published size), faults, audit: each installs what it needs into .venv on first use
 PYTHON ?= python3
 DATA ?= simulated
 SCALE ?= 1
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: reproduce test benchmark rehearsal install clean
+.PHONY: reproduce test benchmark rehearsal faults audit install clean
 
 install: $(VENV)/installed
 
@@ -29,6 +29,13 @@ benchmark: install
 
 rehearsal: install
 	$(RUN) -m experiments.benchmarks.rehearsal --scale $(SCALE)
+
+faults: install
+	$(RUN) -m experiments.reliability
+
+audit: install
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[audit]
+	$(RUN) -m experiments.reliability.audit
 
 clean:
 	rm -rf $(VENV) stores outputs multirun dist

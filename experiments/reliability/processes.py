@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-from methyl_lightning.command import run_command
+from methyl_lightning.command.run import run_command
 
 Sabotage = Callable[[], None]  # called in the process before its command
 LIMIT_S = 600.0

@@ -134,9 +134,7 @@ def _run(task: Callable[[DictConfig], None], config_name: str) -> None:
     except OSError as error:
         if error.errno not in DISK_ERRORS or (error.filename is None and error.errno not in FULL):
             raise
-        place = (
-            "the disk of the run" if error.filename is None else error.filename
-        )  # writing into an open file names none
+        place = error.filename or "the disk of the run"  # writing into an open file names none
         _exit(InputError(f"{place}: {error.strerror}; {DISK_ERRORS[error.errno]} (hydra.run.dir=FOLDER)"))
 
 

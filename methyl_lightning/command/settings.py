@@ -50,7 +50,7 @@ class Settings(BaseModel):
                 if isinstance(value, dict) and part in value:
                     value = value[part]
                     names.append(str(part))
-            text = texts.get(names[0])
+            text = texts.get(names[0], "")
             if isinstance(value, list | dict) and text and _takes_text(cls.model_fields[names[0]].annotation):
                 quoted = as_argument(names[0], text)
                 raise InputError(

@@ -5,11 +5,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from methyl_lightning.data.splits import TEST_VIEWS
 from methyl_lightning.files import InputError
 from methyl_lightning.metrics.names import COLUMNS, HEADINGS, UNDEFINED, with_interval
+from methyl_lightning.metrics.schema import ViewMetrics
 from methyl_lightning.metrics.table import show_table
 
 DATA = "data.json"
@@ -19,22 +20,6 @@ PUBLISHED = (
     ("TensorFlow on rebuilt data", "TCGA BRCA + LUAD, rebuilt", 0.173, 0.740),
     ("PyTorch port on rebuilt data", "TCGA BRCA + LUAD, rebuilt", 0.167, 0.742),
 )
-
-
-Interval = tuple[float | None, float | None]
-
-
-class ViewMetrics(BaseModel, extra="allow"):
-    """What ``metrics.json`` holds of a view; an older version lacks some metrics."""
-
-    __pydantic_extra__: dict[str, float | Interval | None]
-    n_cpgs: int
-    n_samples: int
-    n_pairs: int
-    mae: float | None
-    mae_ci95: Interval
-    spearman: float | None
-    spearman_ci95: Interval
 
 
 def references(folder: Path) -> list[Path]:

@@ -11,11 +11,14 @@ from zipfile import BadZipFile, ZipFile
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from methyl_lightning import __version__
+from methyl_lightning.data.splits import TEST_VIEWS
 from methyl_lightning.files import InputError, replacing, replacing_folder
+from methyl_lightning.metrics.schema import ViewMetrics
 from methyl_lightning.model.module import CHECKPOINT_FORMAT, OLDEST_FORMAT, MethylationModule
 
 # what zipfile and torch raise where bytes are not what they should be
@@ -26,6 +29,43 @@ BROKEN = (
 WEIGHTS, CARD = "model.safetensors", "card.json"  # of an exported folder
 DIGEST = "sha256"  # in the card: of the weights' file and of all other words
 RECORD, STATE = "training_record", "state_dict"
+
+
+class CalibrationWords(BaseModel):
+    """The calibration of a card."""
+
+    level: float
+    edges: list[float]
+    low: list[float]
+    high: list[float]
+    cells: int
+
+
+class DepthWords(CalibrationWords):
+    """The calibration of samples of one depth."""
+
+    depth: float
+    coverage: float
+
+
+class CardWords(BaseModel):
+    """What a card holds where its checkpoint has been tested; one of an older version knows no depths."""
+
+    metrics: dict[str, ViewMetrics]
+    calibration: CalibrationWords
+    coverage: dict[str, float]
+    depths: list[DepthWords] = Field(default_factory=list)
+
+
+class ProvenanceWords(BaseModel):
+    """What a checkpoint says of its data."""
+
+    assembly: str
+    units: str
+    window: int
+    cohort: list[str]
+    source: dict[str, Any]
+    sizes: dict[str, dict[str, int]]
 
 
 class StreamedCheckpoints(TorchCheckpointIO):
@@ -49,11 +89,25 @@ def load_checkpoint(path: str | Path) -> MethylationModule:
     try:
         module = MethylationModule(**content["hyper_parameters"])
         module.on_load_checkpoint(content)
+        _check_words(module)
         module.load_state_dict(content[STATE])
     except BROKEN as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a whole checkpoint ({reason}); take another one of the run") from error
     return module.eval()
+
+
+def _check_words(module: MethylationModule) -> None:
+    """Refuse words of a checkpoint that lack something, or are of another type."""
+    for name, words, kind in (("provenance", module.provenance, ProvenanceWords), ("card", module.card, CardWords)):
+        if words != {} or kind is not CardWords:  # without a card it has not been tested
+            try:
+                kind.model_validate_json(json.dumps(words), strict=True)
+            except ValidationError as error:
+                wrong = error.errors()[0]
+                raise ValueError(f"{'.'.join(map(str, (name, *wrong['loc'])))}: {wrong['msg'].lower()}") from error
+    if module.card and not set(TEST_VIEWS) <= set(module.card["metrics"]):
+        raise ValueError("card.metrics: a test view is missing")
 
 
 def read_resumable(path: str | Path) -> dict[str, Any]:

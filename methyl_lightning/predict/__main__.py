@@ -54,8 +54,6 @@ def predict(cfg: DictConfig) -> None:
     for name in NEEDED:
         if settings[name] is None:
             raise InputError(f"{name}=: is not given; needed are {'=, '.join(NEEDED)}= (see --help)")
-    for called in (predict_to_file, prepared):
-        check_arguments(settings, called, "", HydraConfig.get().overrides.task)
     inputs = [settings.pop(name) for name in ("output", "checkpoint", "expression", "cpgs")]
     print("\n".join(predict_to_file(*inputs, **settings)))
 

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from methyl_lightning.train.requeue import SaveAtStep, remove_saved
 from methyl_lightning.train.resume import RunCheckpoint, RunStopping
 
 LOST = re.compile(r"gloo|NCCL|ProcessGroup|reset by peer|closed by peer", re.IGNORECASE)  # of another process
+DEAD_S = 1.0  # after which a process that another misses counts as running
 
 
 def build_module(model: DictConfig, store: Store, seed: int) -> MethylationModule:
@@ -131,15 +133,29 @@ def _fit(
         trainer.fit(module, datamodule, ckpt_path=ckpt_path, weights_only=True)
     except BaseException as error:
         launcher = trainer.strategy.launcher
+        dead = None
         if isinstance(launcher, _SubprocessScriptLauncher):
+            dead = _dead(launcher.procs)
             launcher.kill(signal.SIGKILL)
-        if isinstance(error, RuntimeError) and trainer.world_size > 1 and LOST.search(str(error)):
+        if isinstance(error, RuntimeError) and trainer.world_size > 1 and (dead or LOST.search(str(error))):
             again = as_argument("ckpt_path", str(folder / "last.ckpt"))
+            which = f"process {dead[0]} of {trainer.world_size} ended ({dead[1]})" if dead else "a process has ended"
             raise InputError(
-                f"one of the {trainer.world_size} processes has ended (killed, or out of memory?), so the run does; "
-                f"go on from its last validation with: python -m methyl_lightning.train {again}"
+                f"{which} at step {trainer.global_step}, and the run of {trainer.world_size} with it; go on from its "
+                f"last validation with: python -m methyl_lightning.train {again}"
             ) from error
         raise
+
+
+def _dead(processes: list[subprocess.Popen[bytes]]) -> tuple[int, str] | None:
+    """Name the first of a run's other processes that has ended, and how; this one may notice it before the system."""
+    for rank, process in enumerate(processes, 1):
+        try:
+            code = process.wait(DEAD_S)
+        except subprocess.TimeoutExpired:
+            continue
+        return rank, signal.Signals(-code).name if code < 0 else f"status {code}"
+    return None
 
 
 def _best(module: MethylationModule, trainer: L.Trainer, path: str) -> MethylationModule:

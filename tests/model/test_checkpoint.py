@@ -62,17 +62,21 @@ def test_a_flipped_bit_of_an_export_is_refused(workplace: Path, tmp_path: Path, 
 
 def test_what_is_no_whole_checkpoint_is_one_line(workplace: Path, tmp_path: Path) -> None:
     content = torch.load(workplace / "run" / "best.ckpt", weights_only=True)
+    own = content["methyl_lightning"]
     broken = {
         "weights": {**content, "state_dict": {}},
         "hyper": {name: value for name, value in content.items() if name != "hyper_parameters"},
         "sizes": {**content, "hyper_parameters": {**content["hyper_parameters"], "n_genes": 10**14}},
         "card": {**content, "methyl_lightning": {"format": CHECKPOINT_FORMAT, "version": "0.1.0"}},
+        "half a card": {**content, "methyl_lightning": {**own, "card": {"metrics": own["card"]["metrics"]}}},
+        "no card": {**content, "methyl_lightning": {**own, "card": "x"}},
+        "no units": {**content, "methyl_lightning": {**own, "provenance": {**own["provenance"], "units": None}}},
         "other": {"state_dict": content["state_dict"]},
         "list": [1, 2],
     }
     for name, changed in broken.items():
         torch.save(changed, tmp_path / f"{name}.ckpt")
-        result = command("predict", [f"describe={name}.ckpt"], tmp_path)
+        result = command("predict", [f"describe='{name}.ckpt'"], tmp_path)
         assert_refused(result, f"{name}.ckpt: ", "take ")
 
 

@@ -81,7 +81,8 @@ def test_the_test_of_a_run_is_stopped_alike(workplace: Path, tmp_path: Path) -> 
     assert "metrics.json" in files(tmp_path / "again") and not list((tmp_path / "again").glob("*.h5ad"))
 
 
-def test_the_first_of_two_processes_ends_both(workplace: Path, tmp_path: Path) -> None:
+def two_processes(workplace: Path, tmp_path: Path) -> subprocess.Popen[bytes]:
+    """Start a training in two processes, and wait until it has a checkpoint."""
     overrides = [*RUN, f"data.store={workplace / 'stores' / 'simulated.h5'}", "trainer=ddp", "trainer.max_steps=100000"]
     arguments = [sys.executable, "-m", "methyl_lightning.train", *overrides, "patience=100000", "hydra.run.dir=run"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -89,6 +90,21 @@ def test_the_first_of_two_processes_ends_both(workplace: Path, tmp_path: Path) -
     while not (tmp_path / "run" / "last.ckpt").is_file():
         assert run.poll() is None
         time.sleep(0.2)
+    return run
+
+
+def test_one_that_dies_ends_both_within_a_minute(workplace: Path, tmp_path: Path) -> None:
+    run = two_processes(workplace, tmp_path)
+    (other,) = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    os.kill(int(other), signal.SIGKILL)
+    said = run.communicate(timeout=60)[1].decode().splitlines()
+    assert run.returncode == 2 and "Traceback" not in "".join(said)
+    assert said[-1].startswith("error: process 1 of 2 ended (SIGKILL) at step ")
+    assert "go on with: python -m methyl_lightning.train ckpt_path=" in said[-1]
+
+
+def test_the_first_of_two_processes_ends_both(workplace: Path, tmp_path: Path) -> None:
+    run = two_processes(workplace, tmp_path)
     run.terminate()
     said = run.communicate(timeout=60)[1].decode().splitlines()  # the pipe closes when both have ended
     assert run.returncode == 128 + signal.SIGTERM
