@@ -1,10 +1,5 @@
 """Several processes: torchrun, another number of them, and one that dies. Two CPUs over gloo; no GPU."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -45,20 +40,3 @@ def test_torchrun_and_going_on_with_one_process(workplace: Path, tmp_path: Path)
     assert result.status == 0, result.err
     assert "goes on with 1 process instead of 2: blocks come in the same order" in result.err
     assert [number for number in taken if number] == [8, 9]
-
-
-def test_a_process_that_dies_ends_the_run(workplace: Path, tmp_path: Path) -> None:
-    store = workplace / "stores" / "simulated.h5"
-    overrides = [*MODEL, f"data.store={store}", "trainer=ddp", "trainer.max_steps=100000", "patience=100000"]
-    arguments = [sys.executable, "-m", "methyl_lightning.train", *overrides, "hydra.run.dir=run"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = subprocess.Popen(arguments, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
-    while not (tmp_path / "run" / "last.ckpt").is_file():
-        assert run.poll() is None
-        time.sleep(0.2)
-    (child,) = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()[:1]
-    os.kill(int(child), signal.SIGKILL)
-    said = run.communicate(timeout=60)[1].decode()
-    assert run.returncode != 0 and "Traceback" not in said
-    assert said.splitlines()[-1].startswith("error: one of the 2 processes has ended"), said
-    assert "ckpt_path=" in said.splitlines()[-1]
