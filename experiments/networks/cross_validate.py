@@ -12,6 +12,7 @@ import argparse
 import resource
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def predictions(store: Store, name: str, by: str, seed: int) -> Iterator[tuple[s
             read_cpgs(store, seen_C), read_expression(store, train_S), beta_CS, read_genes(store)
         )
         start = time.process_time()
-        network.fit_closed_form(view)
+        network.fit_statistics(networks.TrainingData(partial(tuple, view.cpgs[1:3]), partial(_whole, view)))
         seconds = time.process_time() - start
         network.eval()
         with torch.inference_mode():
@@ -72,6 +73,10 @@ def predictions(store: Store, name: str, by: str, seed: int) -> Iterator[tuple[s
                 blocks = [cpg_C[first : first + CPGS_AT_ONCE] for first in range(0, len(cpg_C), CPGS_AT_ONCE)]
                 rows = [network.combine(network.encode_cpgs(read_cpgs(store, block)), samples) for block in blocks]
                 yield part, store.beta(cpg_C, test_S), torch.cat(rows).float().numpy(), seconds
+
+
+def _whole(view: networks.TrainingView, most_cells: int) -> networks.TrainingView:
+    return view
 
 
 def centred(beta_CS: np.ndarray, known_CS: np.ndarray) -> np.ndarray:

@@ -24,19 +24,23 @@ class GridBatch(NamedTuple):
         float32, in the units of the store.
     beta_CS
         float32, NaN where missing.
+    reads_CS
+        Number of reads behind each beta; None where it was not called from reads.
     """
 
     cpgs: CpgFeatures
     expression_SG: Tensor
     beta_CS: Tensor
+    reads_CS: Tensor | None = None
 
 
 class PairBatch(NamedTuple):
-    """N single cells, each with its own features (upstream's form); beta NaN where missing."""
+    """N single cells, each with its own features (upstream's form); beta NaN where missing; reads or None."""
 
     cpgs: CpgFeatures
     expression_NG: Tensor
     beta_N: Tensor
+    reads_N: Tensor | None = None
 
 
 class CpgSource(Protocol):

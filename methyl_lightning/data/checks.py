@@ -33,6 +33,12 @@ DATASETS: dict[str, tuple[type, tuple[str, ...]]] = {
     "expression": (np.float32, ("S", "G")),
     "beta": (np.uint16, ("C", "S")),
 }
+READS = {"reads": (np.uint8, ("C", "S"))}  # of stores whose beta was called from sequencing
+
+
+def datasets_of(file: h5py.File) -> dict[str, tuple[type, tuple[str, ...]]]:
+    """List the datasets of a store, with those that it need not have but has."""
+    return DATASETS | (READS if "reads" in file else {})
 
 
 def check_store(path: Path) -> None:
@@ -75,7 +81,7 @@ def _check_once(path: Path, *identity: int) -> None:
 def _check_layout(path: Path, file: h5py.File) -> None:
     """Refuse a store that lacks a dataset, or whose datasets do not fit each other."""
     sizes: dict[str, tuple[int, str]] = {"window": (int(file.attrs["window"]), "the attribute window")}
-    for name, (kind, axes) in DATASETS.items():
+    for name, (kind, axes) in datasets_of(file).items():
         dataset = file.get(name)
         if not isinstance(dataset, h5py.Dataset):
             raise InputError(f"{path}: has no {name}; {REMEDY}")
@@ -102,7 +108,7 @@ def _damaged_part(path: Path) -> str:
     """Name the first dataset that is not what was written."""
     try:
         with h5py.File(path, "r") as file:
-            for name in DATASETS:
+            for name in datasets_of(file):
                 try:
                     if file[name].attrs["sha256"] != dataset_digest(file[name]):
                         return name

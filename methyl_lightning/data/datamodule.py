@@ -79,8 +79,12 @@ class GridDataset(Dataset[GridBatch | PairBatch]):
             expression = torch.from_numpy(self.dilution(expression.numpy(), block.number, names_S))
         if block.pairs:
             beta_N = self.store.beta_pairs(block.cpg_C, block.sample_S)
-            return PairBatch(cpgs, expression, torch.from_numpy(beta_N))
-        return GridBatch(cpgs, expression, torch.from_numpy(self.store.beta(block.cpg_C, block.sample_S)))
+            return PairBatch(cpgs, expression, torch.from_numpy(beta_N), self._reads(block.cpg_C, block.sample_S))
+        beta_CS = torch.from_numpy(self.store.beta(block.cpg_C, block.sample_S))
+        return GridBatch(cpgs, expression, beta_CS, self._reads(block.cpg_C[:, None], block.sample_S))
+
+    def _reads(self, cpg: np.ndarray, sample: np.ndarray) -> Tensor | None:
+        return torch.from_numpy(self.store.reads(cpg, sample)) if self.store.has_reads else None
 
 
 def chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:

@@ -10,7 +10,7 @@ Axis letters: C CpGs, S samples, G genes, L bases.
 import hashlib
 import json
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -21,13 +21,14 @@ import pandas as pd
 
 from methyl_lightning.data.checks import (
     CPG_COLUMNS,
-    DATASETS,
     GENE_COLUMNS,
     SAMPLE_COLUMNS,
     SCHEMA_VERSION,
     check_store,
     dataset_digest,
+    datasets_of,
 )
+from methyl_lightning.data.keys import chromosome_keys, cpg_keys
 from methyl_lightning.data.rows import Rows, row_blocks
 from methyl_lightning.data.sealed import new_hdf5
 from methyl_lightning.files import InputError, replacing
@@ -35,6 +36,7 @@ from methyl_lightning.files import InputError, replacing
 ALPHABET = "ACGTN"
 BETA_STEP = 1e-4
 BETA_MISSING = 65535
+MOST_READS = 255
 UNKNOWN_POSITION = -1
 ROWS_AT_ONCE = 512  # whose statistics are taken together: a few megabytes, near the processor
 
@@ -123,18 +125,6 @@ def _steps(path: Path, cpgs: pd.DataFrame, samples: pd.DataFrame, beta_CS: Rows)
         yield rows, encode_beta(block_CS)
 
 
-def cpg_keys(ids: Iterable[str]) -> np.ndarray:
-    """Return one int64 a CpG, the 8-byte BLAKE2 hash of its id."""
-    digests = b"".join(hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids)
-    return np.frombuffer(digests, dtype="<i8").astype(np.int64)
-
-
-def chromosome_keys(chrom_C: pd.Series) -> np.ndarray:
-    """Return one int64 a CpG, the hash of its chromosome's name, −1 where that is ""."""
-    codes, names = pd.factorize(chrom_C)
-    return np.where(names == "", -1, cpg_keys(names))[codes]
-
-
 def write_store(
     path: str | Path,
     *,
@@ -149,6 +139,7 @@ def write_store(
     assembly: str,
     provenance: Mapping[str, Any],
     annotation_CP: np.ndarray | None = None,
+    reads_CS: np.ndarray | None = None,
 ) -> None:
     """Write a complete store, or nothing.
 
@@ -174,6 +165,8 @@ def write_store(
         Plain JSON: source names, sizes, checksums, settings.
     annotation_CP
         float32, the columns of ``ANNOTATION``, NaN where unknown (default: nothing is known).
+    reads_CS
+        uint8 [C, S], of beta that was called from so many reads of sequencing each, 255 where there are more.
 
     Raises
     ------
@@ -215,7 +208,9 @@ def write_store(
         _write_rows(file, "expression", np.float32, expression_SG.shape, [(slice(None), expression_SG)])
         file["expression"].attrs["units"] = units
         _write_rows(file, "beta", np.uint16, tuple(beta_CS.shape), _steps(path, cpgs, samples, beta_CS))
-        for dataset in (file[name] for name in DATASETS):
+        if reads_CS is not None:
+            _write_rows(file, "reads", np.uint8, reads_CS.shape, [(slice(None), reads_CS)])
+        for dataset in (file[name] for name in datasets_of(file)):
             if "sha256" not in dataset.attrs:
                 dataset.attrs["sha256"] = dataset_digest(dataset)
         file.attrs.update(
@@ -279,7 +274,7 @@ class Store:
 
     @cached_property
     def cpg_key_C(self) -> np.ndarray:
-        """Return one int64 a CpG, the 8-byte BLAKE2 hash of its id: a CpG has the same key in every store."""
+        """Return one int64 a CpG, the hash of its id: a CpG has the same key in every store."""
         return cpg_keys(self.cpgs["id"])
 
     @cached_property
@@ -324,7 +319,8 @@ class Store:
     @cached_property
     def _layout(self) -> dict[str, dict[str, Any]]:
         with h5py.File(self._file, "r") as file:
-            matrices = {name: file[name] for name in ("cpgs/sequence", "cpgs/annotation", "expression", "beta")}
+            names = ("cpgs/sequence", "cpgs/annotation", "expression", "beta", "reads")
+            matrices = {name: file[name] for name in names if name in file}
             return {
                 name: {"offset": matrix.id.get_offset(), "dtype": matrix.dtype, "shape": matrix.shape}
                 for name, matrix in matrices.items()
@@ -348,6 +344,15 @@ class Store:
     def beta_steps_CS(self) -> np.ndarray:
         """Map uint16 [C, S] in steps of 1e-4, 65535 missing, anew."""
         return self._map("beta")
+
+    @property
+    def has_reads(self) -> bool:
+        """Tell whether beta was called from reads of sequencing, few of them a cell."""
+        return "reads" in self._layout
+
+    def reads(self, cpg: np.ndarray, sample: np.ndarray) -> np.ndarray:
+        """Read float32 numbers of reads at rows and columns, broadcast against each other."""
+        return self._map("reads")[cpg, sample].astype(np.float32)
 
     def beta(self, cpg_C: np.ndarray, sample_S: np.ndarray) -> np.ndarray:
         """Read float32 [C, S] beta values, missing ones NaN."""

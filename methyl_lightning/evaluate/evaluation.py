@@ -28,6 +28,7 @@ from methyl_lightning.evaluate.table import DATA
 from methyl_lightning.files import InputError, replacing
 from methyl_lightning.metrics import scores as metrics
 from methyl_lightning.metrics.bootstrap import bootstrap_grid, interval
+from methyl_lightning.metrics.calls import bootstrap_calls
 from methyl_lightning.metrics.table import write_csv
 from methyl_lightning.model.checkpoint import load_checkpoint
 from methyl_lightning.model.grid import predict_grid, to_anndata
@@ -152,6 +153,8 @@ def _write_metrics(folder: Path, store: Store, split: Split, grids: Grids, seed:
             "n_pairs": int(np.isfinite(measured_CS).sum()),
         }
         bootstraps[view] = bootstrap_grid(measured_CS, predicted_CS, patient_S, seed)
+        if store.has_reads:
+            bootstraps[view] |= bootstrap_calls(measured_CS, predicted_CS, patient_S, seed)
         keys[view] = cells_key(measured_CS, patient_S, seed)
         for name, metric in bootstraps[view].items():
             results[view][name] = _finite(metric.value)

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from methyl_lightning.data.splits import TEST_VIEWS
 from methyl_lightning.files import InputError
-from methyl_lightning.metrics.names import COLUMNS, HEADINGS, UNDEFINED, with_interval
+from methyl_lightning.metrics.names import CALLS, COLUMNS, HEADINGS, UNDEFINED, with_interval
 from methyl_lightning.metrics.schema import ViewMetrics
 from methyl_lightning.metrics.table import show_table
 
@@ -76,7 +76,7 @@ def read_json(path: Path, keys: Iterable[str] = (), kind: Any = Any) -> dict[str
 
 
 def results_table(folder: Path, label: str, cohort: str) -> list[list[str]]:
-    """Gather this run, the references trained beside it and the published figures into rows of text.
+    """Gather this run, the references trained beside it and the published figures into rows of text, below a header.
 
     Parameters
     ----------
@@ -89,23 +89,25 @@ def results_table(folder: Path, label: str, cohort: str) -> list[list[str]]:
     """
     runs = {label: folder} | {path.name: path for path in references(folder)}
     metrics_of = {name: read_metrics(path) for name, path in runs.items()}
+    every = [result[view] for result in metrics_of.values() for view in TEST_VIEWS]
+    columns = [*COLUMNS, *(key for key in CALLS if all(key in scores for scores in every))]
     rows = [
-        [view, name, cohort, *(with_interval(result[view][key], *result[view][f"{key}_ci95"]) for key in COLUMNS)]
+        [view, name, cohort, *(with_interval(result[view][key], *result[view][f"{key}_ci95"]) for key in columns)]
         for view in reversed(TEST_VIEWS)
         for name, result in metrics_of.items()
     ]
     for name, where, mae, spearman in PUBLISHED:
         known = {"mae": f"{mae:g}", "spearman": f"{spearman:g}"}
-        rows.append(["published", name, where, *(known.get(key, UNDEFINED) for key in COLUMNS)])
-    return rows
+        rows.append(["published", name, where, *(known.get(key, UNDEFINED) for key in columns)])
+    return [["view", "model", "cohort", *(HEADINGS[key] for key in columns)], *rows]
 
 
 def print_table(rows: list[list[str]], folder: Path) -> None:
-    """Print the table and write it as ``table.md``."""
+    """Print the table, its header first, and write it as ``table.md``."""
     show_table(
         folder / "table.md",
-        ("view", "model", "cohort", *(HEADINGS[key] for key in COLUMNS)),
-        rows,
+        rows[0],
+        rows[1:],
         "Test views: value ({intervals}); Spearman pooled, and averaged over batches of 50 cells; Pearson pooled",
         intervals="95 % interval over patients",
         wide=235,

@@ -17,11 +17,11 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from methyl_lightning.metrics import scores as metrics
-from methyl_lightning.metrics.names import HEADINGS
+from methyl_lightning.metrics.names import BETA
 from methyl_lightning.metrics.scores import VALUES_IN_MEMORY, pieces
 from methyl_lightning.metrics.streaming import stream_metrics
 
-METRICS = tuple(HEADINGS)
+METRICS = tuple(BETA)
 N_RESAMPLES = 500
 N_RESAMPLES_COSTLY = 200  # of the batches of 50, and of everything on a large grid
 LARGE = 2_000_000  # cells

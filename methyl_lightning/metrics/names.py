@@ -3,7 +3,7 @@
 import math
 
 # in the order of metrics.json, strata.csv and comparisons.csv; each is a function of metrics.scores
-HEADINGS = {
+BETA = {
     "mae": "MAE",
     "mse": "MSE",
     "pearson": "Pearson",
@@ -13,6 +13,9 @@ HEADINGS = {
     "mas_pcc_centred": "MAS-PCC, centred",
     "mac_pcc": "MAC-PCC",
 }
+# of calls of sequencing, beside those of beta; each is a function of metrics.calls
+CALLS = {"auroc": "AUROC", "auroc_per_cpg": "AUROC, per CpG", "sample_mean_r": "r of sample means"}
+HEADINGS = BETA | CALLS
 COLUMNS = ("mae", "spearman", "spearman_batch50", "pearson", "mas_pcc", "mas_pcc_centred", "mac_pcc")  # of tables
 MAIN = ("mae", "spearman", "mas_pcc")  # where there is room for few
 AXES = HEADINGS | {"mae": "MAE (beta)", "spearman": "Spearman, pooled"}  # beside the axes of figures

@@ -18,7 +18,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from methyl_lightning.metrics.names import HEADINGS
+from methyl_lightning.metrics.names import BETA
 from methyl_lightning.metrics.scores import (
     Blocks,
     check_block,
@@ -209,5 +209,5 @@ def stream_metrics(blocks: Blocks) -> Streamed:
         x_N, y_N = np.take_along_axis(rank_2U, counts.bins(measured_CS, predicted_CS)[1].numpy(), axis=1)
         product += float(x_N @ y_N)
     values["spearman"] = float(rank_correlation(product, *square_2))
-    values = {name: values[name] for name in HEADINGS if name in values}
+    values = {name: values[name] for name in BETA if name in values}
     return Streamed(values, error if square_2.all() else 0.0, per_cpg_C, per_sample_S)

@@ -14,13 +14,16 @@ from methyl_lightning.data.expression import dilute
 from methyl_lightning.data.splits import HEADLINE, TEST_VIEWS, Split
 from methyl_lightning.data.store import Store
 from methyl_lightning.metrics.names import HEADINGS, MAIN, with_interval
-from methyl_lightning.model.conformal import Calibration, calibrate, coverage
+from methyl_lightning.model.conformal import Calibration, calibrate_grid, coverage
 from methyl_lightning.model.depth import ExpressionEstimator, estimate_diluted
 from methyl_lightning.model.grid import encode_cpgs, keep, predict_blocks, predict_grid
 from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.model.record import is_log2
 
-CALIBRATION_VIEW = "val_cpg-val_sample"
+CALIBRATION_VIEW, SEEN_VIEW = "val_cpg-val_sample", "train_cpg-val_sample"
+# of CpGs that were not trained on, and that were: where their intervals are calibrated, and where that is checked
+CALIBRATED = {"unseen": (CALIBRATION_VIEW, HEADLINE), "seen": (SEEN_VIEW, "train_cpg-test_sample")}
+SEEN_CPGS = 1_000  # trained on, of those some are enough
 DEPTHS = tuple(round(10 ** (half / 2)) for half in range(3, 14))  # molecules, 32 to 3,162,278
 LIMITS = (
     "Trained and tested on bulk samples of the cohort above. Nothing here has been compared with measured methylation "
@@ -32,14 +35,27 @@ LIMITS = (
 )
 
 
-def calibrate_module(module: MethylationModule, store: Store, split: Split) -> Calibration:
-    """Calibrate the intervals on CpGs and patients of the validation part (with several processes all must call).
+def _rows(split: Split, view: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of a view, of CpGs that were trained on some."""
+    cpg_C, sample_S = split.view(view)
+    if view.startswith("train_cpg"):
+        cpg_C = np.sort(np.random.default_rng(0).permutation(cpg_C)[:SEEN_CPGS])
+    return cpg_C, sample_S
+
+
+def calibrate_module(module: MethylationModule, store: Store, split: Split) -> dict[str, Calibration]:
+    """Calibrate the intervals on patients of the validation part (with several processes all must call).
 
     The same view has chosen the checkpoint among its training steps; whether that matters shows in the coverage of the
     test views, which have chosen nothing.
+
+    Returns
+    -------
+    dict
+        For ``unseen`` CpGs, those of the validation part, and for ``seen`` ones, some that were trained on.
     """
-    view = split.view(CALIBRATION_VIEW)
-    return calibrate(store.beta(*view).ravel(), predict_grid(module, store, *view).ravel())
+    rows = {name: _rows(split, views[0]) for name, views in CALIBRATED.items()}
+    return {name: calibrate_grid(store.beta(*of), predict_grid(module, store, *of)) for name, of in rows.items()}
 
 
 def calibrate_depths(module: MethylationModule, store: Store, split: Split) -> list[dict[str, Any]]:
@@ -48,20 +64,24 @@ def calibrate_depths(module: MethylationModule, store: Store, split: Split) -> l
     Returns
     -------
     list of dict
-        For each of a ladder of depths its number of molecules (``depth``), the fields of the calibration, and the
-        ``coverage`` of the thinned samples of the headline view; none where the store's units are not log2(x + 1).
+        For each of a ladder of depths its number of molecules (``depth``), and of unseen CpGs the fields of the
+        calibration and the ``coverage`` of the thinned samples of the headline view; the same of ``seen`` CpGs. None
+        where the store's units are not log2(x + 1).
     """
     record, units = module.training_record(), store.attributes["units"]
     if record is None or not is_log2(units):
         return []
     estimator = ExpressionEstimator(record, units)
-    measured = [store.beta(*split.view(view)) for view in (CALIBRATION_VIEW, HEADLINE)]
-    thinned = [_thinned(module, store, estimator, *split.view(view)) for view in (CALIBRATION_VIEW, HEADLINE)]
-    entries = []
-    for depth, *predicted in zip(DEPTHS, *thinned, strict=True):
-        calibration = calibrate(measured[0].ravel(), predicted[0].ravel())
-        covered = coverage(calibration, measured[1].ravel(), predicted[1].ravel())
-        entries.append({"depth": depth, **calibration._asdict(), "coverage": round(covered, 4)})
+    entries: list[dict[str, Any]] = [{"depth": depth} for depth in DEPTHS]
+    for name, views in CALIBRATED.items():
+        rows = [_rows(split, view) for view in views]
+        measured = [store.beta(*of) for of in rows]
+        thinned = zip(*(_thinned(module, store, estimator, *of) for of in rows), strict=True)
+        for entry, predicted in zip(entries, thinned, strict=True):
+            calibration = calibrate_grid(measured[0], predicted[0])
+            covered = round(coverage(calibration, measured[1].ravel(), predicted[1].ravel()), 4)
+            found = {**calibration._asdict(), "coverage": covered}
+            entry |= found if name == "unseen" else {name: found}
     return entries
 
 
@@ -79,7 +99,7 @@ def _thinned(
 
 
 def make_card(
-    calibration: Calibration,
+    calibrations: dict[str, Calibration],
     depths: list[dict[str, Any]],
     metrics: dict[str, Any],
     views: dict[str, tuple[np.ndarray, np.ndarray]],
@@ -88,7 +108,7 @@ def make_card(
 
     Parameters
     ----------
-    calibration
+    calibrations
         Of :func:`calibrate_module`.
     depths
         Of :func:`calibrate_depths`.
@@ -97,25 +117,33 @@ def make_card(
     views
         Measured and predicted beta of each test view, arrays of one shape.
     """
-    covered = {name: coverage(calibration, measured, predicted) for name, (measured, predicted) in views.items()}
+    covered = {
+        name: coverage(calibrations["seen" if name.startswith("train_cpg") else "unseen"], *grids)
+        for name, grids in views.items()
+    }
+    fields = {name: {**one._asdict(), "view": CALIBRATED[name][0]} for name, one in calibrations.items()}
     return {
         "metrics": metrics,
-        "calibration": {**calibration._asdict(), "view": CALIBRATION_VIEW},
+        "calibration": {**fields["unseen"], "seen": fields["seen"]},
         "depths": depths,
         "coverage": {name: round(share, 4) for name, share in covered.items() if np.isfinite(share)},
     }
 
 
-def calibration_of(module: MethylationModule) -> Calibration | None:
-    """Return the calibration that the checkpoint carries, or None where it was never tested."""
+def _of_fields(entry: dict[str, Any], seen: bool) -> Calibration:
+    fields = entry.get("seen", entry) if seen else entry  # in a card of an older version both have the same
+    return Calibration(*(fields[name] for name in Calibration._fields))
+
+
+def calibration_of(module: MethylationModule, seen: bool = False) -> Calibration | None:
+    """Return the calibration for CpGs that were trained on or not, or None where the checkpoint was never tested."""
     fields = module.card.get("calibration")
-    return None if fields is None else Calibration(*(fields[name] for name in Calibration._fields))
+    return None if fields is None else _of_fields(fields, seen)
 
 
-def calibrations_by_depth(module: MethylationModule) -> dict[float, Calibration]:
+def calibrations_by_depth(module: MethylationModule, seen: bool = False) -> dict[float, Calibration]:
     """Return the calibrations of thin samples that the checkpoint carries, by their molecules in ascending order."""
-    entries = module.card.get("depths", [])
-    return {entry["depth"]: Calibration(*(entry[name] for name in Calibration._fields)) for entry in entries}
+    return {entry["depth"]: _of_fields(entry, seen) for entry in module.card.get("depths", [])}
 
 
 def coverage_line(card: dict[str, Any]) -> str:
@@ -127,9 +155,18 @@ def coverage_line(card: dict[str, Any]) -> str:
 
 def depth_line(card: dict[str, Any]) -> str:
     """Say in one line what the intervals of thin samples cover on test patients thinned to each depth."""
-    shares = ", ".join(f"{entry['depth']:,} {entry['coverage']:.1%}" for entry in card["depths"])
+    shares = {
+        cpgs: ", ".join(f"{entry['depth']:,} {entry['coverage']:.1%}" for entry in entries)
+        for cpgs, entries in (
+            ("unseen", card["depths"]),
+            ("seen", [{"depth": entry["depth"], **entry["seen"]} for entry in card["depths"] if "seen" in entry]),
+        )
+        if entries
+    }
+    of_cpgs = "; ".join(f"{cpgs} CpGs: {text}" for cpgs, text in shares.items())
     return (
-        f"intervals of thin samples, calibrated by depth, cover of test patients thinned to so many molecules: {shares}"
+        "intervals of thin samples, calibrated by depth, cover of test patients thinned to so many molecules: "
+        f"{of_cpgs}"
     )
 
 

@@ -4,7 +4,9 @@ The residual (measured − predicted) is looked at within bins of the predicted 
 more than one near 0 or 1. Of each bin the lower and the upper residual quantile are kept, with the correction for its
 finite number of cells, so that a new cell exchangeable with them lies inside with at least the level's probability.
 Cells of one CpG, or of one patient, are not independent: the promise holds over many new CpGs and patients, not within
-one. Thin samples have calibrations of their own, from validation samples that were thinned to a ladder of depths.
+one; and as few of them fit quantiles closer than their cells are many, the quantiles are those with which CpGs and
+patients that are left out are covered. Thin samples have calibrations of their own, from validation samples that were
+thinned to a ladder of depths; and CpGs that were trained on have others than those that were not.
 
 Legend: N cells, B bins, S samples, C CpGs.
 """
@@ -16,7 +18,9 @@ from typing import NamedTuple
 import numpy as np
 
 LEVEL = 0.9
-N_BINS, LEAST_CELLS = 10, 200
+N_BINS, LEAST_CELLS, LEAST_CPGS = 10, 200, 50  # of a bin at least
+FOLDS, STEPS = 4, 5  # of CpGs and of samples; and halvings of the range in which the quantiles are looked for
+MOST_CPGS = 2_000  # of so many nothing is gained by leaving some out
 
 
 class Calibration(NamedTuple):
@@ -41,12 +45,38 @@ class Calibration(NamedTuple):
     cells: int
 
 
-def calibrate(measured_N: np.ndarray, predicted_N: np.ndarray, level: float = LEVEL) -> Calibration:
+def calibrate_grid(measured_CS: np.ndarray, predicted_CS: np.ndarray, level: float = LEVEL) -> Calibration:
+    """Calibrate on CpGs × samples, as wide as to cover those that are left out in turns."""
+    n_cpgs, n_samples = measured_CS.shape
+    most_bins = max(1, min(N_BINS, n_cpgs // LEAST_CPGS))
+
+    def fit(of_C: np.ndarray | slice, of_S: np.ndarray | slice, level: float) -> Calibration:
+        grids = (grid_CS[of_C][:, of_S].ravel() for grid_CS in (measured_CS, predicted_CS))
+        return calibrate(*grids, level, most_bins)
+
+    low, high = level, (1 + level) / 2
+    if n_cpgs <= MOST_CPGS and min(n_cpgs, n_samples) >= 2 * FOLDS:
+        rng = np.random.default_rng(0)
+        fold_C, fold_S = (rng.permutation(n) % FOLDS for n in (n_cpgs, n_samples))
+        for _ in range(STEPS):
+            tried, inside, known = (low + high) / 2, 0.0, 0
+            for f, g in np.ndindex(FOLDS, FOLDS):
+                calibration = fit(fold_C != f, fold_S != g, tried)
+                held = [grid_CS[fold_C == f][:, fold_S == g].ravel() for grid_CS in (measured_CS, predicted_CS)]
+                n_known = int(np.isfinite(held[0]).sum())
+                inside, known = inside + np.nan_to_num(coverage(calibration, *held)) * n_known, known + n_known
+            low, high = (low, tried) if inside >= level * known else (tried, high)
+    return fit(slice(None), slice(None), low)._replace(level=level)
+
+
+def calibrate(
+    measured_N: np.ndarray, predicted_N: np.ndarray, level: float = LEVEL, most_bins: int = N_BINS
+) -> Calibration:
     """Calibrate on cells (NaN where not measured): at most 10 bins, equally full, of at least 200 cells each."""
     known_N = np.isfinite(measured_N)
     predicted_N = np.clip(predicted_N[known_N], 0, 1).astype(np.float64)
     residual_N = measured_N[known_N] - predicted_N
-    n_bins = max(1, min(N_BINS, len(residual_N) // LEAST_CELLS))
+    n_bins = max(1, min(most_bins, len(residual_N) // LEAST_CELLS))
     edges = np.unique(np.quantile(predicted_N, np.arange(1, n_bins) / n_bins)) if n_bins > 1 else np.zeros(0)
     bin_N = np.searchsorted(edges, predicted_N, side="right")
     low, high = [], []

@@ -66,7 +66,7 @@ def predict_blocks(
     start = 0
     for encoded in cpgs:
         block = _moved(encoded, module.device)
-        beta_CS = torch.cat([module.network.combine(block, part).float().cpu() for part in samples], dim=1).numpy()
+        beta_CS = torch.cat([module.combine(block, part).float().cpu() for part in samples], dim=1).numpy()
         yield slice(start, start + len(beta_CS)), beta_CS
         start += len(beta_CS)
 

@@ -23,13 +23,15 @@ from methyl_lightning.metrics.streaming import Spearman
 from methyl_lightning.model.record import TrainingRecord, record_training
 
 SCHEDULES = ("constant", "cosine")
+LOSSES = ("mae", "bce")
+LEAST_CHANCE = 1e-6  # of a call, so that its logarithm is finite
 WARM_UP = 0.05  # of all steps
 CHECKPOINT_FORMAT = 3  # raised whenever a former program could not read what is written
 OLDEST_FORMAT = 1  # that is still read
 
 
 class MethylationModule(L.LightningModule):
-    """Fits a network of the two-tower contract to beta values by mean absolute error.
+    """Fits a network of the two-tower contract to beta values by mean absolute error, or to calls by their likelihood.
 
     Plain arguments only, so that ``load_from_checkpoint(path)`` rebuilds the network with neither Hydra nor the store.
 
@@ -46,6 +48,9 @@ class MethylationModule(L.LightningModule):
     schedule
         Of the learning rate: ``constant``, as the paper; or ``cosine``: it rises over the first 5 % of the steps and
         falls to 0 at the last.
+    loss
+        ``mae``, of beta; or ``bce``, for calls of single cells: the cross entropy of a read's methylation, every read
+        counted, with the logistic function behind the network.
     **settings
         Further arguments of the network.
     """
@@ -58,6 +63,7 @@ class MethylationModule(L.LightningModule):
         learning_rate: float = 1e-3,
         expression_scaling: str = "minmax",
         schedule: str = "constant",
+        loss: str = "mae",
         **settings: Any,
     ):
         super().__init__()
@@ -69,8 +75,11 @@ class MethylationModule(L.LightningModule):
             raise ValueError(f"expression_scaling={expression_scaling!r}: must be one of {tuple(SCALERS)}")
         if schedule not in SCHEDULES:
             raise ValueError(f"schedule={schedule!r}: must be one of {SCHEDULES}")
+        if loss not in LOSSES or (loss != "mae" and getattr(networks, network).closed_form):
+            one_of = "mae, as the network is fitted by least squares" if loss in LOSSES else f"one of {LOSSES}"
+            raise ValueError(f"loss={loss!r}: must be {one_of}")
         self.save_hyperparameters()
-        self.learning_rate, self.schedule = learning_rate, schedule
+        self.learning_rate, self.schedule, self.loss = learning_rate, schedule, loss
         network_class, sizes = getattr(networks, network), {"n_genes": n_genes, "window": window}
         taken = inspect.signature(network_class).parameters.keys() & sizes
         self.network = network_class(**{name: sizes[name] for name in taken}, **settings)
@@ -146,17 +155,32 @@ class MethylationModule(L.LightningModule):
     def forward(self, batch: GridBatch | PairBatch) -> Tensor:
         """Predict beta_hat [C, S], or [N] for single cells, from unscaled expression."""
         if isinstance(batch, PairBatch):
-            return self.network.forward_pairs(batch.cpgs, self.scaler(batch.expression_NG))
-        return self.network(batch.cpgs, self.scaler(batch.expression_SG))
+            return self.link(self.network.forward_pairs(batch.cpgs, self.scaler(batch.expression_NG)))
+        return self.link(self.network(batch.cpgs, self.scaler(batch.expression_SG)))
+
+    def combine(self, cpgs: Any, samples: Any) -> Tensor:
+        """Predict beta_hat [C, S] from what the network has encoded."""
+        return self.link(self.network.combine(cpgs, samples))
+
+    def link(self, output: Tensor) -> Tensor:
+        """Turn what the network gives into beta."""
+        return output.sigmoid() if self.loss == "bce" else output
 
     def training_step(self, batch: GridBatch | PairBatch, batch_idx: int) -> Tensor:
-        """Return the mean absolute error over the measured cells of a block; without any there is no gradient."""
-        beta = batch.beta_N if isinstance(batch, PairBatch) else batch.beta_CS
+        """Return the mean loss over the measured cells of a block; without any there is no gradient."""
+        _, _, beta, reads = batch
         measured = ~beta.isnan()
         # never None where there are parameters: with several processes all must take part in the step
-        loss = (self(batch) - beta)[measured].abs().sum() / measured.sum().clamp(min=1)
+        predicted, beta = self(batch)[measured], beta[measured]
+        if self.loss == "mae":
+            loss = (predicted - beta).abs().sum() / measured.sum().clamp(min=1)
+        else:
+            weight = torch.ones_like(beta) if reads is None else reads[measured]
+            chance = predicted.float().clamp(LEAST_CHANCE, 1 - LEAST_CHANCE)
+            entropy = -(beta * chance.log() + (1 - beta) * (1 - chance).log())
+            loss = (weight * entropy).sum() / weight.sum().clamp(min=1)
         if measured.any():
-            self.log("train/mae", loss.detach(), on_step=True, on_epoch=False)
+            self.log(f"train/{self.loss}", loss.detach(), on_step=True, on_epoch=False)
         return loss
 
     def validation_step(self, batch: GridBatch, batch_idx: int) -> None:

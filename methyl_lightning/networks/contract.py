@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from methyl_lightning.networks.sparse import fill_sparse
+
 
 class CpgFeatures(NamedTuple):
     """What a network may know of C CpGs.
@@ -147,8 +149,9 @@ class ClosedFormNetwork(MethylationNetwork):
             self.register_buffer(name, torch.zeros([0] * n))
 
     def fit_statistics(self, data: TrainingData) -> None:
-        """Fit everything to the training view."""
-        self.fit_closed_form(data.view(self.most_cells))
+        """Fit everything to the training view, filled where most of it is missing."""
+        view = data.view(self.most_cells)
+        self.fit_closed_form(view._replace(beta_CS=fill_sparse(view.beta_CS)))
 
     @abstractmethod
     def fit_closed_form(self, view: TrainingView) -> None:

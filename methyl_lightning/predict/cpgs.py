@@ -11,14 +11,13 @@ import numpy as np
 import pandas as pd
 
 from methyl_lightning.data.distances import gene_distances
+from methyl_lightning.data.keys import chromosome_keys, cpg_keys
 from methyl_lightning.data.store import (
     ALPHABET,
     ANNOTATION,
     UNKNOWN_POSITION,
     Distances,
     Store,
-    chromosome_keys,
-    cpg_keys,
 )
 from methyl_lightning.files import InputError
 from methyl_lightning.model.module import MethylationModule

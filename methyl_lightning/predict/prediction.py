@@ -47,7 +47,8 @@ class Prepared(NamedTuple):
     obs, obsm, uns, var
         What the output says of samples and CpGs.
     calibrations
-        For intervals, by molecules of a sample; none where the checkpoint was never tested.
+        For intervals, by molecules of a sample, of CpGs that were not trained on and of those that were; none where
+        the checkpoint was never tested.
     notes
         What a person should know of the way from input to prediction, one line each.
     """
@@ -59,12 +60,16 @@ class Prepared(NamedTuple):
     obsm: dict[str, Any]
     uns: dict[str, Any]
     var: pd.DataFrame
-    calibrations: dict[float, Calibration]
+    calibrations: list[dict[float, Calibration]]
     notes: list[str]
 
     def bounds(self, rows: slice, beta_SC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the lower and upper bounds of predicted rows, float32 [n, C]."""
-        return interval_by_depth(self.calibrations, self.rows.depth_R[rows], beta_SC)
+        bounds = np.empty((2, *beta_SC.shape), dtype=np.float32)
+        seen_C = self.cpgs.table["training_mean"].notna().to_numpy()
+        for calibrations, of_C in zip(self.calibrations, (~seen_C, seen_C), strict=True):
+            bounds[:, :, of_C] = interval_by_depth(calibrations, self.rows.depth_R[rows], beta_SC[:, of_C])
+        return bounds[0], bounds[1]
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Predict rows after rows: float32 [n, C] within 0…1, NaN for a row without any expression."""
@@ -139,9 +144,12 @@ def prepared(
                 f"{opened.source}: {n_empty:,} of {len(rows):,} samples ({first!r}, …) have no molecule of a gene "
                 "that the checkpoint knows; remove them, or set skip_empty=true, which predicts NaN for them"
             )
-        calibrations = calibrations_by_depth(module) if match == "depth" else {}
-        if not calibrations and (calibration := calibration_of(module)) is not None:
-            calibrations = {np.inf: calibration}
+        by_depth = match == "depth" and bool(calibrations_by_depth(module))
+        calibrations = [
+            calibrations_by_depth(module, seen) if by_depth else {np.inf: calibration}
+            for seen in (False, True)
+            if (calibration := calibration_of(module, seen)) is not None
+        ]
         notes = [
             *opened.notes,
             said,
@@ -153,7 +161,6 @@ def prepared(
         if rows.empty_R.any():
             notes.append(f"samples: {int(rows.empty_R.sum()):,} have no expression of a matched gene: predicted as NaN")
         none = "no intervals: the checkpoint has not been tested"
-        by_depth = match == "depth" and bool(calibrations)
         notes.append(none if not calibrations else depth_line(module.card) if by_depth else coverage_line(module.card))
         facts = {
             "versions": {name: version(name) for name in ("methyl_lightning", "torch", "anndata", "numpy")},
@@ -166,7 +173,7 @@ def prepared(
             "match": match,
             "aggregate": aggregate,
             "gene_coverage": matched.coverage,
-            "interval_level": max((calibration.level for calibration in calibrations.values()), default=0.0),
+            "interval_level": max((one.level for of in calibrations for one in of.values()), default=0.0),
             "notes": notes,
         }
         var = cpg_table(cpg_set.table, record.genes, cpg_set.distances)

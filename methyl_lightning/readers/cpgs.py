@@ -91,7 +91,7 @@ def names_places(path: Path, known: Collection[str]) -> bool:
     rows = [row for _, row in read_cells(path)][:1000]
     if not rows:
         raise InputError(f"{path}: empty; put one CpG on each line")
-    if "position" in _headings(rows[0]) or _is_place(rows[-1]):
+    if "position" in columns_of(rows[0]) or _is_place(rows[-1]):
         return True
     numbered = any(len(row) > 1 and row[1].isdigit() for row in rows[:2])
     return numbered and not any(_is_likely(row[0], known) or PLACE.fullmatch(row[0]) for row in rows)
@@ -101,7 +101,7 @@ def _is_place(row: list[str]) -> bool:
     return len(row) == 1 and PLACE.fullmatch(row[0]) is not None
 
 
-def _headings(row: list[str]) -> dict[str, int]:
+def columns_of(row: list[str]) -> dict[str, int]:
     """Find the columns of a header that says what they hold."""
     return {
         key: k
@@ -121,7 +121,7 @@ def read_places(path: Path) -> pd.DataFrame:
         position stands once.
     """
     rows = [row for _, row in read_cells(path)]
-    headings = _headings(rows[0])
+    headings = columns_of(rows[0])
     if "position" in headings:
         body, from_one = rows[1:], any(cell.lower() in FROM_ONE for cell in rows[0])
     elif _is_place(rows[-1]):
@@ -168,7 +168,7 @@ def in_bed(path: Path, cpgs: pd.DataFrame) -> np.ndarray:
     """
     regions = []
     for number, cells in read_cells(path):
-        if number == 1 and "position" in _headings(cells):
+        if number == 1 and "position" in columns_of(cells):
             continue
         numbers = [int(cell) for cell in cells[1:3] if cell.isdecimal()]
         if len(numbers) < 2 or not numbers[0] < numbers[1] <= LONGEST:

@@ -99,10 +99,10 @@ def fit_and_test(
     best.trainer = trainer
     best.to(trainer.strategy.root_device)  # after fit a module is on the CPU
     tested = evaluate_model(best, datamodule.store, datamodule.split, folder, datamodule.split_seed, "best.ckpt")
-    calibration = calibrate_module(best, datamodule.store, datamodule.split)
+    calibrations = calibrate_module(best, datamodule.store, datamodule.split)
     if tested is not None:
         depths = calibrate_depths(best, datamodule.store, datamodule.split)
-        best.card = make_card(calibration, depths, *tested)
+        best.card = make_card(calibrations, depths, *tested)
     if module.network.closed_form:
         trainer.save_checkpoint(folder / "best.ckpt")
     elif trainer.is_global_zero:

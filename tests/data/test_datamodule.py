@@ -194,7 +194,7 @@ def test_pairs_hold_the_values_of_the_store(store: Store) -> None:
 
 
 def flat(batches: Any) -> list[torch.Tensor]:
-    return [tensor for batch in batches for tensor in (*batch.cpgs, *batch[1:])]
+    return [tensor for batch in batches for tensor in (*batch.cpgs, *batch[1:3])]
 
 
 def test_a_worker_reads_the_same_blocks(store_path: Path) -> None:

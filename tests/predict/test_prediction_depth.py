@@ -78,25 +78,35 @@ def test_a_sample_without_molecules_is_refused_by_name_or_skipped(
     assert empty_S.sum() == 1 and empty_S[4] and np.isfinite(found.X[~empty_S]).all()
 
 
+def by_training(predicted: anndata.AnnData) -> dict[bool, np.ndarray]:
+    """Tell which CpGs were trained on, and which not."""
+    seen_C = predicted.var["training_mean"].notna().to_numpy()
+    assert seen_C.any() and not seen_C.all()
+    return {True: seen_C, False: ~seen_C}
+
+
 def test_each_sample_has_the_interval_of_its_depth(workplace: Path, store: Store, tmp_path: Path) -> None:
     checkpoint = workplace / "run" / "best.ckpt"
     module = load_checkpoint(checkpoint)
-    calibrations = calibrations_by_depth(module)
-    assert tuple(calibrations) == DEPTHS
+    calibrations = {seen: calibrations_by_depth(module, seen) for seen in (False, True)}
+    assert tuple(calibrations[False]) == tuple(calibrations[True]) == DEPTHS
     shallow, deep = thinned(store, 90), thinned(store, 10_000)
     mixed = anndata.concat([shallow[:3], deep[:3]])
     found = predict(checkpoint, mixed)
     for rows, depth in ((slice(0, 3), 100), (slice(3, 6), 10_000)):
-        lower, upper = interval(calibrations[depth], np.asarray(found.X)[rows])
-        np.testing.assert_array_equal(found.layers["lower"][rows], lower)
-        np.testing.assert_array_equal(found.layers["upper"][rows], upper)
+        for seen, of_C in by_training(found).items():
+            lower, upper = interval(calibrations[seen][depth], np.asarray(found.X)[rows][:, of_C])
+            np.testing.assert_array_equal(found.layers["lower"][rows][:, of_C], lower)
+            np.testing.assert_array_equal(found.layers["upper"][rows][:, of_C], upper)
     predict_to_file(tmp_path / "out.h5ad", checkpoint, mixed)
     written = anndata.read_h5ad(tmp_path / "out.h5ad")
     np.testing.assert_allclose(written.layers["lower"], found.layers["lower"], atol=1e-6)
     library = predict(checkpoint, mixed, match="library")
-    calibration = calibration_of(module)
-    assert calibration is not None
-    np.testing.assert_array_equal(library.layers["upper"], interval(calibration, np.asarray(library.X))[1])
+    for seen, of_C in by_training(library).items():
+        calibration = calibration_of(module, seen)
+        assert calibration is not None
+        bound = interval(calibration, np.asarray(library.X)[:, of_C])[1]
+        np.testing.assert_array_equal(library.layers["upper"][:, of_C], bound)
 
 
 def test_the_card_tells_what_intervals_cover_by_depth(workplace: Path, store: Store) -> None:

@@ -18,7 +18,7 @@ from scipy import io, sparse
 from methyl_lightning.data.store import Store
 from methyl_lightning.files import InputError
 from methyl_lightning.model.checkpoint import export_folder
-from methyl_lightning.model.conformal import calibrate, coverage, interval
+from methyl_lightning.model.conformal import calibrate, calibrate_grid, coverage, interval
 from methyl_lightning.model.record import QUANTILES
 from methyl_lightning.predict import predict
 from methyl_lightning.predict.aggregation import average_matrix
@@ -246,6 +246,21 @@ def test_calibration_covers_new_cells_and_says_so_when_there_are_few() -> None:
     assert [bound.tolist() for bound in interval(none, np.array([0.3]))] == [[0.0], [1.0]]
     # ten cells allow no 5 % tail: the bound is the whole range
     assert interval(calibrate(measured[:10], predicted[:10]), np.array([0.4]))[1].tolist() == [1.0]
+
+
+def test_calibration_on_a_grid_covers_new_cpgs_and_patients() -> None:
+    """Few CpGs and patients have errors of their own: quantiles of all their cells are too narrow for others."""
+    narrow, wide = [], []
+    for seed in range(24):
+        rng = np.random.default_rng(seed)
+        shift_CS = 0.15 * rng.normal(size=(80, 1)) + 0.15 * rng.normal(size=20)
+        predicted_CS = rng.uniform(0.3, 0.7, (80, 20))
+        measured_CS = (predicted_CS + shift_CS + 0.03 * rng.normal(size=(80, 20))).clip(0, 1)
+        known = measured_CS[:40, :10], predicted_CS[:40, :10]
+        held = measured_CS[40:, 10:].ravel(), predicted_CS[40:, 10:].ravel()
+        narrow.append(coverage(calibrate(known[0].ravel(), known[1].ravel()), *held))
+        wide.append(coverage(calibrate_grid(*known), *held))
+    assert np.mean(narrow) < 0.885 < 0.895 < np.mean(wide) < 0.92
 
 
 def refused(folder: Path, *overrides: str) -> str:
