@@ -14,11 +14,11 @@ from experiments.spatial.inputs import LABEL, TUMOUR_LABELS, UNLABELLED, K, Run,
 from methyl_lightning.predict import predict
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "library": {"match": "library"},
     "quantile": {"match": "quantile"},
-    "neighbours": {"match": "quantile", "aggregate": "spatial", "k": K},
+    "depth": {"match": "depth"},
+    "neighbours": {"match": "depth", "aggregate": "spatial", "k": K},
 }
-MAIN = "quantile"
+MAIN = "depth"
 STROMA = ("VWF", "CD34", "CDH5", "PLIN1", "PDGFRB", "CXCL12")  # vessels, fat, fibroblasts: those that the cohorts have
 OESTROGEN = "ESR1"
 

@@ -25,9 +25,15 @@ CALIBRATION_VIEW, SEEN_VIEW = "val_cpg-val_sample", "train_cpg-val_sample"
 CALIBRATED = {"unseen": (CALIBRATION_VIEW, HEADLINE), "seen": (SEEN_VIEW, "train_cpg-test_sample")}
 SEEN_CPGS = 1_000  # trained on, of those some are enough
 DEPTHS = tuple(round(10 ** (half / 2)) for half in range(3, 14))  # molecules, 32 to 3,162,278
-LIMITS = (
+OF_BULK = (
     "Trained and tested on bulk samples of the cohort above. Nothing here has been compared with measured methylation "
-    "of single cells or of spots; the intervals hold for bulk samples like the cohort's.",
+    "of single cells or of spots; the intervals hold for bulk samples like the cohort's."
+)
+OF_CELLS = (
+    "Trained and tested on single cells of the cohort above: metrics and intervals hold for calls of cells like these, "
+    "and an interval is of a call, which is 0 or 1 where one read tells."
+)
+LIMITS = (
     "The Spearman, pooled over all cells, tells mostly low CpGs from high ones; MAS-PCC, the median over CpGs of the "
     "correlation across samples, says how well samples are told apart at a CpG.",
     "CpGs like those of the cohort's table are meant; others, and other tissues, are extrapolation.",
@@ -197,7 +203,8 @@ def describe(module: MethylationModule) -> str:
         lines.append(coverage_line(module.card))
         if module.card.get("depths"):  # not of the former format
             lines.append(depth_line(module.card))
-    return "\n".join([*lines, "limits of use", *(f"  {limit}" for limit in LIMITS)])
+    limits = (OF_CELLS if data["source"]["source"] == "single_cell" else OF_BULK, *LIMITS)
+    return "\n".join([*lines, "limits of use", *(f"  {limit}" for limit in limits)])
 
 
 def _view_lines(view: str, scores: dict[str, Any]) -> list[str]:

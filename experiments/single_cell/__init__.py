@@ -1,0 +1,1 @@
+"""Single cells whose methylation was measured: what their expression tells of it."""
