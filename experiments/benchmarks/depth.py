@@ -63,14 +63,14 @@ def fit(n_genes: int = 20_000, n_samples: int = COMPONENT_SAMPLES) -> None:
     estimator = ExpressionEstimator(random_record(n_genes, n_samples), "log2(norm+1)")
     before = memory()
     levels = [round(LEVELS_A_DECADE * np.log10(depth)) for depth in LADDER]
+    sizes = f"{n_genes:,} genes × {n_samples:,} samples"
     first = processor(lambda: estimator.fit(levels[0]))
+    print(f"{sizes}, {before:.1f} GB before: the first depth {first:.1f} s, peak {memory():.1f} GB", flush=True)
     others = processor(lambda: [estimator.fit(level) for level in range(levels[0] - 1, levels[1] + 2)])
     n_levels = levels[1] - levels[0] + 3
     print(
-        f"{n_genes:,} genes × {n_samples:,} samples, {before:.1f} GB before: the first depth {first:.1f} s, all ",
-        end="",
+        f"all {n_levels} from {LADDER[0]:,} to {LADDER[1]:,} molecules {first + others:.1f} s, peak {memory():.1f} GB"
     )
-    print(f"{n_levels} from {LADDER[0]:,} to {LADDER[1]:,} molecules {first + others:.1f} s, peak {memory():.1f} GB")
 
 
 def predict_cells(checkpoint: str, n_cells: int = 10_000, n_cpgs: int = 1_000) -> None:
