@@ -16,7 +16,7 @@ from experiments.spatial.inputs import Run
 from methyl_lightning.metrics.scores import mae, mas_pcc
 from methyl_lightning.predict import predict
 
-MATCHES = ("quantile", "depth")
+MATCHES = ("library", "quantile", "depth")
 LEVELS = (500, 2_000, 10_000, 100_000, 1_000_000)  # molecules a sample
 AS_SPOTS, UNDILUTED = "as spots", "undiluted"
 ALL_LEVELS = (AS_SPOTS, *LEVELS, UNDILUTED)

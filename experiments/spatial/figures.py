@@ -142,7 +142,7 @@ def molecules(run: Run, sections: dict[str, Section]) -> Figure:
     row = figure.subplots(1, len(sections), sharey=True, squeeze=False)[0]
     for axes, (name, section) in zip(row, sections.items(), strict=True):
         log_counts_N, r2 = np.log10(section.data.obs["counts"].to_numpy(np.float64)), []
-        for match, marker, colour in (("quantile", "x", "0.6"), (MAIN, "o", "0.1")):
+        for match, marker, colour in (("library", "x", "0.6"), (MAIN, "o", "0.1")):
             mean_N = np.asarray(section.predicted[match].X, dtype=np.float64).mean(axis=1)
             r2.append(f"{explained(mean_N, log_counts_N):.2f} {match}")
             axes.plot(10**log_counts_N, mean_N, marker, color=colour, markersize=3, label=f"match={match}")
@@ -248,7 +248,7 @@ def dilution_level(dilution: pd.DataFrame, sections: dict[str, Section], bulk: p
     for n, (run, own) in enumerate(shown.groupby("run", sort=False)):
         unseen = own[own["cpgs"] == "unseen"]
         cpgs = "seen" if unseen["mas_pcc"].isna().all() else "unseen"
-        for match, line in (("quantile", ":"), (MAIN, "--")):
+        for match, line in (("library", ":"), ("quantile", "--")):
             part = own[(own["cpgs"] == cpgs) & (own["match"] == match)]
             text = f"{run}, molecules drawn, match={match}, {cpgs} CpGs"
             below.plot(part["genes"], part["mas_pcc"], f"{MARKERS[n + 1]}{line}", color="0.4", markersize=4, label=text)

@@ -14,11 +14,12 @@ from experiments.spatial.inputs import LABEL, TUMOUR_LABELS, UNLABELLED, K, Run,
 from methyl_lightning.predict import predict
 
 SETTINGS: dict[str, dict[str, Any]] = {
+    "library": {"match": "library"},
     "quantile": {"match": "quantile"},
     "depth": {"match": "depth"},
-    "neighbours": {"match": "depth", "aggregate": "spatial", "k": K},
+    "neighbours": {"match": "quantile", "aggregate": "spatial", "k": K},
 }
-MAIN = "depth"
+MAIN = "quantile"
 STROMA = ("VWF", "CD34", "CDH5", "PLIN1", "PDGFRB", "CXCL12")  # vessels, fat, fibroblasts: those that the cohorts have
 OESTROGEN = "ESR1"
 

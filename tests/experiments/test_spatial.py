@@ -75,8 +75,8 @@ def test_script_runs_end_to_end(workplace: Path, place: Path, capsys: pytest.Cap
 
     run = inputs.open_run(Path("run"))
     data, left_out = inputs.read_section(place / "P1.h5ad", run.expression_SG.columns)
-    beta = predict(run.checkpoint, data, run.cpgs.index.tolist(), match="depth", intervals=False)
-    found = pd.read_csv(place / "out" / "sections.csv").set_index("quantity")["depth"]
+    beta = predict(run.checkpoint, data, run.cpgs.index.tolist(), match="quantile", intervals=False)
+    found = pd.read_csv(place / "out" / "sections.csv").set_index("quantity")["quantile"]
     assert left_out == 1 and found["spots"] == 47 and found["spots_left_out"] == 1
     fitted = np.polyfit(np.log10(data.obs["counts"]), (mean_N := beta.X.mean(axis=1)), 1)
     residual_N = mean_N - np.polyval(fitted, np.log10(data.obs["counts"]))

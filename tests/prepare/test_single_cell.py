@@ -10,7 +10,10 @@ import pytest
 
 from methyl_lightning.data.datamodule import Block, GridDataModule, GridDataset
 from methyl_lightning.data.store import Store
+from methyl_lightning.evaluate.evaluation import evaluate_model
+from methyl_lightning.evaluate.table import results_table
 from methyl_lightning.files import InputError
+from methyl_lightning.model.card import calibrate_depths, calibrate_module, make_card
 from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.prepare.single_cell import single_cell
 
@@ -136,3 +139,20 @@ def test_the_likelihood_of_calls_counts_every_read(tmp_path: Path, sources: dict
 def torch_range(reads_CS: Any) -> Any:
     """Give every cell another number of reads, as those of the binary file are all one."""
     return 1 + (reads_CS.cumsum(1) % 3)
+
+
+def test_testing_adds_the_metrics_of_calls(tmp_path: Path, sources: dict[str, Any]) -> None:
+    store = prepared(tmp_path / "s.h5", sources, window=20)
+    datamodule = GridDataModule(str(store.path), fractions=(0.4, 0.2, 0.4))
+    module = MethylationModule("ExpressionOnly", N_GENES, 20, expression_scaling="none", n_components=5)
+    module.fit_statistics(datamodule)
+    tested = evaluate_model(module, store, datamodule.split, tmp_path / "run", 0, "best.ckpt")
+    assert tested is not None
+    scores = tested.metrics["test_cpg-test_sample"]
+    assert 0 <= scores["auroc"] <= 1 and scores["auroc_ci95"][0] <= scores["auroc"] <= scores["auroc_ci95"][1]
+    assert scores["auroc_per_cpg_ci95_cpgs"] == [None, None] and scores["sample_mean_r"] > 0.5
+    header = results_table(tmp_path / "run", "ExpressionOnly", "cells")[0]
+    assert header[-3:] == ["AUROC", "AUROC, per CpG", "r of sample means"]
+    calibrations = calibrate_module(module, store, datamodule.split)
+    card = make_card(calibrations, calibrate_depths(module, store, datamodule.split), *tested)
+    assert set(card["coverage"]) == set(tested.grids) and card["depths"][3]["seen"]["coverage"] <= 1
