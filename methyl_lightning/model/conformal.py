@@ -51,8 +51,8 @@ def calibrate_grid(measured_CS: np.ndarray, predicted_CS: np.ndarray, level: flo
     most_bins = max(1, min(N_BINS, n_cpgs // LEAST_CPGS))
 
     def fit(of_C: np.ndarray | slice, of_S: np.ndarray | slice, level: float) -> Calibration:
-        grids = (grid_CS[of_C][:, of_S].ravel() for grid_CS in (measured_CS, predicted_CS))
-        return calibrate(*grids, level, most_bins)
+        measured_N, predicted_N = (grid_CS[of_C][:, of_S].ravel() for grid_CS in (measured_CS, predicted_CS))
+        return calibrate(measured_N, predicted_N, level, most_bins)
 
     low, high = level, (1 + level) / 2
     if n_cpgs <= MOST_CPGS and min(n_cpgs, n_samples) >= 2 * FOLDS:
