@@ -220,22 +220,27 @@ class LevyJurgenson(MethylationNetwork):
             factors += [] if attention_CG is None else [attention_CG, weight_KG]
         return cpg_CK, sample_SK, factors
 
-    def _rest(self, connected_CKS: Tensor) -> Tensor:
+    def finish(self, connected_CKS: Tensor) -> Tensor:
+        """Predict beta_hat_CS from what the first connected layer gives."""
         # a negligible part of the work; beta itself is not rounded where the products over genes are
         with torch.autocast(connected_CKS.device.type, enabled=False):
             connected_CKS = connected_CKS.to(self.output.weight.dtype)
             features_CKS = self.head(self.connected_activation(self.connected_normalisation(connected_CKS)))
             return (torch.matmul(self.output.weight, features_CKS) + self.output.bias[:, None]).squeeze(1)
 
-    def combine(self, cpgs: CpgEncoding, samples: SampleEncoding) -> Tensor:
-        """Fill the grid: beta_hat_CS."""
+    def connect(self, cpgs: CpgEncoding, samples: SampleEncoding) -> Tensor:
+        """Return what the first connected layer gives: [C, K, S]."""
         cpg_CK, sample_SK, factors = self._first_layer(cpgs, samples)
         connected_CKS = cpg_CK[:, :, None].expand(-1, -1, len(samples.expression_SG))
         if factors:
             connected_CKS = grid_product(samples.expression_SG, *factors) + connected_CKS
         if sample_SK is not None:
             connected_CKS = connected_CKS + sample_SK.T
-        return self._rest(connected_CKS)
+        return connected_CKS
+
+    def combine(self, cpgs: CpgEncoding, samples: SampleEncoding) -> Tensor:
+        """Fill the grid: beta_hat_CS."""
+        return self.finish(self.connect(cpgs, samples))
 
     def combine_pairs(self, cpgs: CpgEncoding, samples: SampleEncoding) -> Tensor:
         """Predict pair by pair: beta_hat_N."""
@@ -243,7 +248,7 @@ class LevyJurgenson(MethylationNetwork):
         connected_NK = cpg_NK if sample_NK is None else cpg_NK + sample_NK
         for attention_NG, weight_KG in zip(factors[::2], factors[1::2], strict=True):
             connected_NK = connected_NK + functional.linear(samples.expression_SG * attention_NG, weight_KG)
-        return self._rest(connected_NK[:, :, None]).squeeze(1)
+        return self.finish(connected_NK[:, :, None]).squeeze(1)
 
 
 def distance_weights(bp_N: Tensor, weighting: str, dtype: torch.dtype) -> Tensor:

@@ -1,0 +1,183 @@
+"""Mutations in silico: every base of a window becomes every other, on both strands, and motifs are put into windows.
+
+A CpG is predicted as one that was never seen, so that its sequence counts and not its own labels. Where convolutions
+read the sequence, a mutation changes two pools of their features, and only these are computed.
+
+Legend: C CpGs, S samples, G genes, L bases, A letters ACGT, K units, F filters, M mutants, X strands, W bases of a crop.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from methyl_lightning.networks.contract import CpgFeatures, MethylationNetwork
+from methyl_lightning.networks.levy_jurgenson import CpgEncoding, LevyJurgenson
+from methyl_lightning.networks.products import grid_product
+from methyl_lightning.networks.sequence import ALPHABET_SIZE, POOL, SequenceConvolution
+
+LETTERS = "ACGT"
+UNKNOWN = 4  # the code of N
+UNSEEN = -1  # key and chromosome of a CpG that no training CpG is, or is near to
+ROWS = 600  # mutants predicted at once
+
+
+class Track(NamedTuple):
+    """What mutating a window does to its CpG: [X, L, A], 0 for the letter that is there, strand + first.
+
+    Attributes
+    ----------
+    change_XLA
+        Mean change of beta over the samples.
+    interaction_XLA
+        Standard deviation of the change over the samples: what acts through their expression.
+    """
+
+    change_XLA: np.ndarray
+    interaction_XLA: np.ndarray
+
+    def importance(self, what: str = "change") -> np.ndarray:
+        """Return how much each base matters: the mean over strands and other letters, of what is there: [L]."""
+        value_XLA = self.interaction_XLA if what == "interaction" else -self.change_XLA
+        return value_XLA.sum(axis=2).mean(axis=0) / (len(LETTERS) - 1)
+
+
+def reverse_complement(sequence_CL: Tensor) -> Tensor:
+    """Read windows along the other strand, on which the CpG stands at the same place."""
+    flipped_CL = sequence_CL.flip(-1)
+    return torch.where(flipped_CL < UNKNOWN, 3 - flipped_CL, flipped_CL)
+
+
+@torch.no_grad()
+def mutate(network: MethylationNetwork, cpg: CpgFeatures, expression_SG: Tensor) -> Track:
+    """Predict every single mutation of a CpG's window, on each strand.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode.
+    cpg
+        One CpG.
+    expression_SG
+        Scaled expression of a few samples that differ.
+    """
+    (forward_L,) = cpg.sequence_CL.to(torch.uint8)
+    tracks = [
+        _mutate_strand(network, as_unseen(cpg, sequence_L[None]), expression_SG)
+        for sequence_L in (forward_L, reverse_complement(forward_L))
+    ]
+    # along the other strand letters and bases stand in the opposite order
+    return Track(*(np.stack([plus, minus[::-1, ::-1]]) for plus, minus in zip(*tracks, strict=True)))
+
+
+def as_unseen(cpgs: CpgFeatures, sequence_CL: Tensor) -> CpgFeatures:
+    """Give CpGs other sequences, and let no network know them, or their neighbours, from training."""
+    unseen_C = torch.full_like(cpgs.key_C, UNSEEN)
+    return cpgs._replace(sequence_CL=sequence_CL, key_C=unseen_C, chrom_C=unseen_C)
+
+
+def _mutate_strand(network: MethylationNetwork, cpg: CpgFeatures, expression_SG: Tensor) -> tuple[np.ndarray, ...]:
+    (sequence_L,) = cpg.sequence_CL
+    known_L = (sequence_L < UNKNOWN).nonzero().squeeze(1)
+    position_M = known_L.repeat_interleave(len(LETTERS) - 1)
+    step_M = torch.arange(1, len(LETTERS)).repeat(len(known_L))
+    letter_M = (sequence_L.long()[position_M] + step_M) % len(LETTERS)
+    samples = network.encode_samples(expression_SG)
+    whole_S = network.combine(network.encode_cpgs(cpg), samples)[0]
+    predict = _FastMutants(network, cpg, samples) if isinstance(network, LevyJurgenson) else None
+    change, interaction = np.zeros((2, len(sequence_L), len(LETTERS)), dtype=np.float32)
+    for position, letter in zip(position_M.split(ROWS), letter_M.split(ROWS), strict=True):
+        if predict is not None:
+            beta_MS = predict(position, letter)
+        else:
+            mutant_ML = sequence_L.repeat(len(position), 1)
+            mutant_ML[torch.arange(len(position)), position] = letter.to(mutant_ML.dtype)
+            beta_MS = network.combine(network.encode_cpgs(repeated(cpg, mutant_ML)), samples)
+        deviation_M, mean_M = torch.std_mean(beta_MS - whole_S, dim=1, correction=0)
+        change[position, letter], interaction[position, letter] = mean_M.numpy(), deviation_M.numpy()
+    return change, interaction
+
+
+def repeated(cpg: CpgFeatures, sequence_ML: Tensor) -> CpgFeatures:
+    """Repeat one CpG with its genes, each time with another sequence."""
+    n, n_genes = len(sequence_ML), len(cpg.gene_N)
+    return CpgFeatures(
+        sequence_ML,
+        cpg.gene_N.repeat(n),
+        cpg.bp_N.repeat(n),
+        torch.arange(n) * n_genes,
+        *(part.repeat_interleave(n, dim=0) for part in (cpg.key_C, cpg.chrom_C, cpg.position_C, cpg.annotation_CP)),
+    )
+
+
+class _FastMutants:
+    """Predicts mutants of one CpG by the network of Levy-Jurgenson: what does not depend on the sequence once."""
+
+    def __init__(self, network: LevyJurgenson, cpg: CpgFeatures, samples: NamedTuple):
+        self.network, self.samples, (self.sequence_L,) = network, samples, cpg.sequence_CL
+        encoded = network.encode_cpgs(cpg)
+        self.motif_CM, self.distance_CKS = encoded.motif_CM, None
+        if encoded.distance_attention_CG is not None:
+            weight_KG = network.connected.weight.split(network.widths, dim=1)[1]
+            expression_SG = samples.expression_SG  # type: ignore[attr-defined]
+            self.distance_CKS = grid_product(expression_SG, encoded.distance_attention_CG, weight_KG)
+
+    def __call__(self, position_M: Tensor, letter_M: Tensor) -> Tensor:
+        network, motif_MM, sequence_MG = self.network, self.motif_CM.expand(len(position_M), -1), None
+        if network.motif is not None:
+            motif_MM = network.motif[1:](mutant_features(network.motif[0], self.sequence_L, position_M, letter_M))
+        if (attention := network.sequence_attention) is not None:
+            convolution, hidden = attention.first
+            features_MK = mutant_features(convolution, self.sequence_L, position_M, letter_M)
+            sequence_MG = attention.rest(hidden(features_MK))
+        connected_MKS = network.connect(CpgEncoding(motif_MM, None, sequence_MG), self.samples)
+        return network.finish(connected_MKS if self.distance_CKS is None else connected_MKS + self.distance_CKS)
+
+
+def mutant_features(
+    convolution: SequenceConvolution, sequence_L: Tensor, position_M: Tensor, letter_M: Tensor
+) -> Tensor:
+    """Return what a convolution makes of single mutants of a window [M, F · pools]; only what changes is computed."""
+    n_filters, reach = convolution.N_FILTERS, convolution.WIDTH // 2
+    whole_FP = convolution(sequence_L[None]).view(n_filters, -1)
+    n_pools = min(2, whole_FP.shape[1])  # filters are narrower than two pools
+    first_M = ((position_M - reach) // POOL).clamp(0, whole_FP.shape[1] - n_pools)
+    width = n_pools * POOL + 2 * reach
+    outside = functional.pad(sequence_L.long(), (reach, reach + width), value=ALPHABET_SIZE)
+    crop_MW = outside[first_M[:, None] * POOL + torch.arange(width)]
+    at_M = position_M - first_M * POOL + reach
+    inside_M = at_M < width  # behind the last whole pool nothing is read
+    crop_MW[inside_M.nonzero().squeeze(1), at_M[inside_M]] = letter_M[inside_M]
+    one_hot_MAW = functional.one_hot(crop_MW, ALPHABET_SIZE + 1)[..., :-1].transpose(1, 2).to(whole_FP.dtype)
+    layer = convolution.convolution
+    filtered_MFW = convolution.normalisation(functional.conv1d(one_hot_MAW, layer.weight, layer.bias))
+    local_MFP = convolution.pool(convolution.activation(filtered_MFW))
+    at_MFP = (first_M[:, None] + torch.arange(n_pools))[:, None].expand_as(local_MFP)
+    return whole_FP.repeat(len(position_M), 1, 1).scatter_(2, at_MFP, local_MFP).flatten(1)
+
+
+@torch.no_grad()
+def insert(
+    network: MethylationNetwork, cpgs: CpgFeatures, expression_SG: Tensor, motifs: Sequence[str], start: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Write each motif into the windows of CpGs, at one place, and predict what that changes.
+
+    Returns
+    -------
+    tuple
+        Mean change of beta, and its standard deviation over the samples averaged over the CpGs: a value a motif.
+    """
+    sequence_CL = cpgs.sequence_CL.to(torch.uint8)
+    samples = network.encode_samples(expression_SG)
+    whole_CS = network.combine(network.encode_cpgs(as_unseen(cpgs, sequence_CL)), samples)
+    found = []
+    for motif in motifs:
+        written_CL = sequence_CL.clone()
+        letters = [LETTERS.index(letter) for letter in motif]
+        written_CL[:, start : start + len(motif)] = torch.tensor(letters, dtype=torch.uint8)
+        change_CS = network.combine(network.encode_cpgs(as_unseen(cpgs, written_CL)), samples) - whole_CS
+        found.append((float(change_CS.mean()), float(change_CS.std(1, correction=0).mean())))
+    return tuple(np.array(found).reshape(-1, 2).T)  # type: ignore[return-value]
