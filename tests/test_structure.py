@@ -42,6 +42,7 @@ ROOMS = [
     "predict",
     "report",
     "train",
+    "interpret",
 ]
 
 COMMANDS = [path.stem for path in CONF.glob("*.yaml")]

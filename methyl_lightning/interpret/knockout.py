@@ -1,7 +1,8 @@
 """Knock-out: what predictions become when a gene's expression is set to its training mean, for every gene.
 
-Only the sample side is encoded anew. Networks that add up genes are done by algebra, exactly. For that of Levy-Jurgenson
-all genes are screened by slopes, to first order, and those that come out largest are then predicted again, exactly.
+Only the sample side is encoded anew. Networks that add up genes are done by algebra, exactly. For that of
+Levy-Jurgenson all genes are screened by slopes, to first order, and those that come out largest are then predicted
+again, exactly.
 
 Legend: C CpGs, S samples, G genes, K units of the first connected layer, B classes of CpGs, N knocked-out genes.
 """
@@ -146,9 +147,7 @@ class Grid(NamedTuple):
     beta_CS: Tensor
 
 
-def _screen(
-    network: LevyJurgenson, cpgs: CpgEncoding, samples: Expression, class_BC: Tensor, n_exact: int
-) -> Knockout:
+def _screen(network: LevyJurgenson, cpgs: CpgEncoding, samples: Expression, class_BC: Tensor, n_exact: int) -> Knockout:
     encoded = network.encode_samples(samples.expression_SG)
     connected_CKS = network.connect(cpgs, encoded)
     grid = Grid(cpgs, encoded, connected_CKS, network.finish(connected_CKS))

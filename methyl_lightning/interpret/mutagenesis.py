@@ -3,11 +3,12 @@
 A CpG is predicted as one that was never seen, so that its sequence counts and not its own labels. Where convolutions
 read the sequence, a mutation changes two pools of their features, and only these are computed.
 
-Legend: C CpGs, S samples, G genes, L bases, A letters ACGT, K units, F filters, M mutants, X strands, W bases of a crop.
+Legend: C CpGs, S samples, G genes, L bases, A letters ACGT, K units, F filters, M mutants, X strands, W bases of a
+crop, R units × samples.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from methyl_lightning.networks.contract import CpgFeatures, MethylationNetwork
-from methyl_lightning.networks.levy_jurgenson import CpgEncoding, LevyJurgenson
-from methyl_lightning.networks.products import grid_product
+from methyl_lightning.networks.levy_jurgenson import CpgEncoding, LevyJurgenson, SampleEncoding
+from methyl_lightning.networks.products import grid_product, times_transposed
 from methyl_lightning.networks.sequence import ALPHABET_SIZE, POOL, SequenceConvolution
 
 LETTERS = "ACGT"
@@ -116,25 +117,32 @@ def repeated(cpg: CpgFeatures, sequence_ML: Tensor) -> CpgFeatures:
 class _FastMutants:
     """Predicts mutants of one CpG by the network of Levy-Jurgenson: what does not depend on the sequence once."""
 
-    def __init__(self, network: LevyJurgenson, cpg: CpgFeatures, samples: NamedTuple):
+    motif: Any
+    sequence_attention: Any
+
+    def __init__(self, network: LevyJurgenson, cpg: CpgFeatures, samples: SampleEncoding):
         self.network, self.samples, (self.sequence_L,) = network, samples, cpg.sequence_CL
         encoded = network.encode_cpgs(cpg)
-        self.motif_CM, self.distance_CKS = encoded.motif_CM, None
+        _, distance_KG, _, sequence_KG = network.connected.weight.split(network.widths, dim=1)
+        self.motif_CM, self.distance_CKS = encoded.motif_CM, torch.zeros(1)
         if encoded.distance_attention_CG is not None:
-            weight_KG = network.connected.weight.split(network.widths, dim=1)[1]
-            expression_SG = samples.expression_SG  # type: ignore[attr-defined]
-            self.distance_CKS = grid_product(expression_SG, encoded.distance_attention_CG, weight_KG)
+            self.distance_CKS = grid_product(samples.expression_SG, encoded.distance_attention_CG, distance_KG)
+        # mutants are many and samples few: their product with the weights is made once
+        self.motif, self.sequence_attention = network.motif, network.sequence_attention
+        if self.sequence_attention is not None:
+            self.sequence_RG = (sequence_KG[:, None] * samples.expression_SG).flatten(0, 1)
 
     def __call__(self, position_M: Tensor, letter_M: Tensor) -> Tensor:
-        network, motif_MM, sequence_MG = self.network, self.motif_CM.expand(len(position_M), -1), None
-        if network.motif is not None:
-            motif_MM = network.motif[1:](mutant_features(network.motif[0], self.sequence_L, position_M, letter_M))
-        if (attention := network.sequence_attention) is not None:
-            convolution, hidden = attention.first
+        network, motif_MM = self.network, self.motif_CM.expand(len(position_M), -1)
+        if self.motif is not None:
+            motif_MM = self.motif[1:](mutant_features(self.motif[0], self.sequence_L, position_M, letter_M))
+        connected_MKS = network.connect(CpgEncoding(motif_MM, None, None), self.samples) + self.distance_CKS
+        if self.sequence_attention is not None:
+            convolution, hidden = self.sequence_attention.first
             features_MK = mutant_features(convolution, self.sequence_L, position_M, letter_M)
-            sequence_MG = attention.rest(hidden(features_MK))
-        connected_MKS = network.connect(CpgEncoding(motif_MM, None, sequence_MG), self.samples)
-        return network.finish(connected_MKS if self.distance_CKS is None else connected_MKS + self.distance_CKS)
+            product_MR = times_transposed(self.sequence_attention.rest(hidden(features_MK)), self.sequence_RG)
+            connected_MKS = connected_MKS + product_MR.view(connected_MKS.shape)
+        return network.finish(connected_MKS)
 
 
 def mutant_features(

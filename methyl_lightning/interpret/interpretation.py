@@ -1,0 +1,242 @@
+"""Checkpoints → tables, figures and sentences about genes, motifs and near genes.
+
+Legend: C CpGs, S samples, G genes, L bases, A letters ACGT.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
+
+from methyl_lightning.evaluate.evaluation import load_run, save_figure
+from methyl_lightning.files import InputError, replacing
+from methyl_lightning.interpret import cis, figures, recovery
+from methyl_lightning.interpret.genes import class_table, contrast_table, enrichment, gene_table, read_gmt, stability
+from methyl_lightning.interpret.motifs import (
+    Filter,
+    density,
+    filter_table,
+    match,
+    motif_stability,
+    read_collection,
+    write_meme,
+)
+from methyl_lightning.interpret.mutagenesis import LETTERS, UNKNOWN, Track
+from methyl_lightning.interpret.reading import Read, Reader
+from methyl_lightning.interpret.selection import Chosen, Settings, choose
+
+TOP_FILTERS = 10
+SUMMARY = "interpretation.json"
+
+
+class Interpretation(NamedTuple):
+    """Sentences, tables and figures by name, and the most effective filters of the first checkpoint."""
+
+    sentences: list[str]
+    tables: dict[str, pd.DataFrame]
+    figures: dict[str, Figure]
+    filters: list[Filter]
+    background_A: np.ndarray
+
+
+def interpret_checkpoints(
+    checkpoints: Sequence[Path], settings: Settings, store: str | None = None, split_file: str | None = None
+) -> Interpretation:
+    """Interpret the checkpoints of one cohort together.
+
+    Raises
+    ------
+    InputError
+        If a checkpoint cannot be interpreted, checkpoints differ in their genes, or a name or file is not known.
+    """
+    sets = None if settings.gene_sets is None else read_gmt(Path(settings.gene_sets))
+    collection = None if settings.motifs is None else read_collection(Path(settings.motifs))
+    chosen, read = None, []
+    for checkpoint in checkpoints:
+        module, opened, split, _ = load_run(checkpoint, store, split_file)
+        if chosen is None:
+            chosen = choose(opened, split, settings)
+        elif not opened.genes["symbol"].equals(chosen.store.genes["symbol"]):
+            raise InputError(f"{checkpoint}: has other genes than {checkpoints[0]}; name checkpoints of one cohort")
+        read.append(Reader(module, chosen, split, settings))
+    assert chosen is not None
+    first = read[0]
+    found = [one.read() for one in read]
+    made = _genes(found, chosen, settings)
+    _cis(made, found, chosen, settings)
+    if sets is not None:
+        made.tables["enrichment"] = enrichment(made.tables["genes"]["symbol"].tolist(), sets, settings.top)
+    if settings.knock_out:
+        made.tables["knocked_out_set"] = first.knocked_out_set(settings.knock_out)
+    _motifs(made, first, found, chosen, settings)
+    if collection is not None and found[0].filters:
+        made.tables["matches"] = match(found[0].filters, collection)
+    if (truth := recovery.read_truth(chosen.store)) is not None:
+        _recover(made, truth, first, found, chosen, settings)
+    return made._replace(filters=found[0].filters)
+
+
+def _genes(found: list[Read], chosen: Chosen, settings: Settings) -> Interpretation:
+    effects, genes = [one.effects for one in found], chosen.store.genes
+    table = gene_table(genes, effects, chosen.groups, settings.seed)
+    stable = stability(effects, settings.top)
+    tables = {
+        "genes": table,
+        "genes_by_class": class_table(genes, effects, chosen.groups, table.index[: settings.top]),
+        "attention_changes": contrast_table(genes, effects, chosen.groups, settings.top, settings.seed),
+        "stability": stable,
+    }
+    knockout, n_genes = effects[0].knockout, len(genes)
+    seconds = max(found[0].seconds, 1e-9)
+    sentences = [
+        f"Knock-out: {n_genes:,} genes × {len(chosen.cpg_C):,} CpGs × {len(chosen.sample_S):,} samples in "
+        f"{seconds:.2g} s, {n_genes / seconds:,.0f} genes a second; {int(knockout.exact_G.sum()):,} genes exactly, the "
+        "others to first order."
+    ]
+    if not np.allclose(knockout.first_order_G, knockout.change_SG.mean(axis=0)):
+        exact_G = knockout.exact_G
+        rho = spearmanr(knockout.first_order_G[exact_G], knockout.change_SG.mean(axis=0)[exact_G]).statistic
+        sentences.append(
+            f"First order orders the genes that were knocked out exactly with a rank correlation of {rho:.2f}."
+        )
+    for name in [name for name in stable["measure"] if name.startswith("attention_")]:
+        rho = spearmanr(table[name], table["knock_out"]).statistic
+        sentences.append(
+            f"{name.replace('_', ' of ').capitalize()} and knock-out order genes with a rank correlation of {rho:.2f}"
+            + ("." if rho >= 0.5 else ": what the network attends to is not what moves its predictions.")
+        )
+    if not effects[0].attention:
+        sentences.append("The network has no attention on genes; slopes on its components give the knock-out exactly.")
+    for row in stable.itertuples() if len(found) > 1 else []:
+        sentences.append(
+            f"Over {row.checkpoints} checkpoints {str(row.measure).replace('_', ' ')} has a rank correlation of "
+            f"{row.rank_correlation:.2f}, and {row.shared_top:.0%} of the top {settings.top} in common "
+            f"({row.by_chance:.0%} by chance)."
+        )
+    return Interpretation(sentences, tables, {"genes": figures.genes(table)}, [], np.full(len(LETTERS), 0.25))
+
+
+def _mean_effect(found: list[Read]) -> np.ndarray:
+    return np.mean([one.effects.knockout.effect_CG for one in found], axis=0)
+
+
+def _cis(made: Interpretation, found: list[Read], chosen: Chosen, settings: Settings) -> None:
+    effect_CG = _mean_effect(found)
+    table = cis.by_distance(chosen.store.distances, chosen.cpg_C, effect_CG, settings.seed)
+    if len(table):
+        made.tables["cis"], made.figures["cis"] = table, figures.cis_by_distance(table)
+    if settings.cis is not None:
+        placed = cis.cis_map(chosen.store, settings.cis, chosen.cpg_C, effect_CG)
+        made.tables["cis_map"], made.figures["cis_map"] = placed, figures.cis_map(placed, settings.cis)
+
+
+def _motifs(made: Interpretation, first: Reader, found: list[Read], chosen: Chosen, settings: Settings) -> None:
+    """Add density, filters, windows and insertions; the density is said before all else."""
+    if not len(first.known_C):
+        made.sentences.append("No CpG has a sequence: there are no motifs to tell of.")
+        return
+    at_C = np.isin(chosen.cpg_C, first.known_C)
+    density_C, predicted_C = density(first.sequences()), first.mean_beta()[at_C]
+    rho = [
+        spearmanr(density_C, mean_C, nan_policy="omit").statistic
+        for mean_C in (predicted_C, chosen.groups.mean_C[at_C])
+    ]
+    made.sentences.insert(
+        0,
+        f"CpG density of the window has a rank correlation of {rho[0]:.2f} with predicted and {rho[1]:.2f} with "
+        "measured mean beta: a motif that holds CG, or goes with the density, may be nothing else.",
+    )
+    letters = first.sequences().flatten().bincount(minlength=UNKNOWN + 1)[:UNKNOWN].numpy()
+    made.background_A[:] = letters / letters.sum()
+    filters = found[0].filters
+    if filters:
+        made.tables["filters"], made.figures["filters"] = filter_table(filters), figures.logos(filters)
+        if len(found) > 1:
+            real, mixed = motif_stability([one.filters for one in found], TOP_FILTERS, settings.seed)
+            made.sentences.append(
+                f"The top {TOP_FILTERS} filters of a checkpoint are like the nearest of another by {real:.2f}, "
+                f"shuffled ones by {mixed:.2f} (1: the same motif)."
+            )
+    if found[0].tracks:
+        made.tables["mutagenesis"] = _track_table(found[0].tracks, chosen)
+        c = chosen.mutated_C[0]
+        name, sequence_L = chosen.store.cpgs["id"].iloc[c], chosen.store.sequence_CL[c]
+        made.figures["mutagenesis"] = figures.track(found[0].tracks[0], sequence_L, name)
+        pairs = [
+            np.corrcoef(one.importance(), other.importance())[0, 1]
+            for read in found[1:]
+            for one, other in zip(found[0].tracks, read.tracks, strict=True)
+        ]
+        if pairs:
+            made.sentences.append(
+                f"Mutagenesis of the same window by two checkpoints correlates with {np.nanmean(pairs):.2f} on average."
+            )
+    motifs = settings.insert or list(dict.fromkeys(one.consensus for one in filters[:TOP_FILTERS]))
+    if motifs:
+        rng = np.random.default_rng([settings.seed, 10])
+        shuffled = ["".join(rng.permutation(list(motif))) for motif in motifs]
+        columns = ("change", "interaction", "shuffled_change", "shuffled_interaction")
+        values = dict(zip(columns, [*first.insert(motifs), *first.insert(shuffled)], strict=True))
+        made.tables["insertions"] = pd.DataFrame({"motif": motifs, **values})
+
+
+def _track_table(tracks: list[Track], chosen: Chosen) -> pd.DataFrame:
+    """Lay out a row a base: its letter, its effect on each strand and together."""
+    parts = []
+    for c, track in zip(chosen.mutated_C, tracks, strict=True):
+        sequence_L = chosen.store.sequence_CL[c]
+        plus_L, minus_L = -track.change_XLA.sum(axis=2) / (len(LETTERS) - 1)
+        columns = {"base": np.array(list(LETTERS + "N"))[sequence_L], "plus": plus_L, "minus": minus_L}
+        place_L = np.arange(len(sequence_L)) - (len(sequence_L) // 2 - 1)
+        own = {"effect": track.importance(), "interaction": track.importance("interaction")}
+        parts.append(pd.DataFrame({"cpg": chosen.store.cpgs["id"].iloc[c], "place": place_L, **columns, **own}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _recover(
+    made: Interpretation,
+    truth: recovery.Truth,
+    first: Reader,
+    found: list[Read],
+    chosen: Chosen,
+    settings: Settings,
+) -> None:
+    """Hold every method against what was planted."""
+    measures = [one.effects.measures() for one in found]
+    means = {name: np.mean([one[name] for one in measures], axis=0) for name in measures[0]}
+    rows = recovery.recover_genes(truth, means)
+    rows += recovery.recover_effects(truth, chosen.store, chosen.cpg_C, _mean_effect(found))
+    rows += recovery.recover_sites(truth, chosen.store, chosen.mutated_C, found[0].tracks)
+    motifs = [*truth.motif_D, *recovery.decoys(truth, settings.seed)]
+    change, interaction = np.abs(first.insert(motifs))
+    methods = {"insertion (change)": change, "insertion (interaction)": interaction}
+    if found[0].filters:
+        methods["filters"] = recovery.likeness(motifs, found[0].filters)
+    rows += recovery.recover_motifs(truth, motifs, methods)
+    table = recovery.recovery_table(rows)
+    made.tables["recovery"] = table
+    made.sentences.extend(
+        f"Planted {row.planted}, {str(row.method).replace('_', ' ')}: {row.verdict} (AUROC {row.auroc:.2f}, "
+        f"p {row.p:.2g}; {row.precision:.0%} of the first {row.n} are planted)."
+        for row in table.itertuples()
+    )
+
+
+def write_interpretation(made: Interpretation, folder: Path, checkpoints: Sequence[Path]) -> None:
+    """Write tables, figures, motifs and what they say into a folder."""
+    for name, table in made.tables.items():
+        with replacing(folder / f"{name}.csv", "table") as path:
+            table.to_csv(path, index=False)
+    for name, figure in made.figures.items():
+        save_figure(figure, folder / f"{name}.png")
+    if made.filters:
+        with replacing(folder / "filters.meme", "motifs") as path:
+            write_meme(path, made.filters, made.background_A)
+    said = {"checkpoints": [str(path) for path in checkpoints], "sentences": made.sentences}
+    with replacing(folder / SUMMARY, "summary") as path:
+        path.write_text(json.dumps(said, indent=1))
