@@ -126,6 +126,14 @@ def datamodule(store_path: Path) -> GridDataModule:
 
 
 @pytest.fixture(scope="session")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> GridDataModule:
+    """Give a cohort that is large enough for its planted drivers and motifs to be found."""
+    path = tmp_path_factory.mktemp("planted") / "cohort.h5"
+    simulate(path, n_cpgs=700, n_patients=100, n_genes=100, window=120, seed=3)
+    return GridDataModule(str(path))
+
+
+@pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """Where the commands have run once, for all workers: ``stores/simulated.h5`` and the trained ``run``."""
     base = tmp_path_factory.getbasetemp()

@@ -5,10 +5,15 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from methyl_lightning.command import run_command
-from methyl_lightning.interpret.interpretation import interpret_checkpoints, write_interpretation
+from methyl_lightning.command.run import run_command
+from methyl_lightning.command.settings import check_arguments, check_whole_number
+from methyl_lightning.interpret.interpretation import (
+    FOLDER,
+    interpret_networks,
+    load_trained,
+    write_interpretation,
+)
 from methyl_lightning.interpret.selection import Settings
-from methyl_lightning.settings import check_arguments, check_whole_number
 
 PLACES = ("checkpoint", "store", "split_file", "output")
 LEAST = {"most_cpgs": 2, "most_samples": 2, "exact": 0, "top": 1, "seed": 0}
@@ -22,9 +27,10 @@ def interpret(cfg: DictConfig) -> None:
     for name, least in LEAST.items():
         check_whole_number(name, settings[name], least)
     checkpoints = [Path(one) for one in (checkpoint if isinstance(checkpoint, list) else [checkpoint])]
-    made = interpret_checkpoints(checkpoints, Settings(**settings), store, split_file)
-    folder = Path(output) if output else checkpoints[0].parent / "interpretation"
-    write_interpretation(made, folder, checkpoints)
+    trained = [load_trained(one, store, split_file) for one in checkpoints]
+    made = interpret_networks(trained, Settings(**settings))
+    folder = Path(output) if output else checkpoints[0].parent / FOLDER
+    write_interpretation(made, folder, [one.name for one in trained])
     print("\n".join([*made.sentences, f"interpretation: {folder}"]))
 
 

@@ -13,6 +13,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
+from methyl_lightning.data.splits import Split
+from methyl_lightning.data.store import Store
 from methyl_lightning.evaluate.evaluation import load_run, save_figure
 from methyl_lightning.files import InputError, replacing
 from methyl_lightning.interpret import cis, figures, recovery
@@ -29,9 +31,19 @@ from methyl_lightning.interpret.motifs import (
 from methyl_lightning.interpret.mutagenesis import LETTERS, UNKNOWN, Track
 from methyl_lightning.interpret.reading import Read, Reader
 from methyl_lightning.interpret.selection import Chosen, Settings, choose
+from methyl_lightning.model.module import MethylationModule
 
 TOP_FILTERS = 10
-SUMMARY = "interpretation.json"
+FOLDER, SUMMARY = "interpretation", "interpretation.json"  # where the report of a run finds it
+
+
+class Trained(NamedTuple):
+    """A trained network, and what it was trained on."""
+
+    name: str
+    module: MethylationModule
+    store: Store
+    split: Split
 
 
 class Interpretation(NamedTuple):
@@ -44,39 +56,38 @@ class Interpretation(NamedTuple):
     background_A: np.ndarray
 
 
-def interpret_checkpoints(
-    checkpoints: Sequence[Path], settings: Settings, store: str | None = None, split_file: str | None = None
-) -> Interpretation:
-    """Interpret the checkpoints of one cohort together.
+def load_trained(checkpoint: Path, store: str | None = None, split_file: str | None = None) -> Trained:
+    """Load a checkpoint with its store and split."""
+    return Trained(str(checkpoint), *load_run(checkpoint, store, split_file)[:3])
+
+
+def interpret_networks(trained: Sequence[Trained], settings: Settings) -> Interpretation:
+    """Interpret networks of one cohort together.
 
     Raises
     ------
     InputError
-        If a checkpoint cannot be interpreted, checkpoints differ in their genes, or a name or file is not known.
+        If one cannot be interpreted, they differ in their genes, or a name or file is not known.
     """
     sets = None if settings.gene_sets is None else read_gmt(Path(settings.gene_sets))
     collection = None if settings.motifs is None else read_collection(Path(settings.motifs))
-    chosen, read = None, []
-    for checkpoint in checkpoints:
-        module, opened, split, _ = load_run(checkpoint, store, split_file)
-        if chosen is None:
-            chosen = choose(opened, split, settings)
-        elif not opened.genes["symbol"].equals(chosen.store.genes["symbol"]):
-            raise InputError(f"{checkpoint}: has other genes than {checkpoints[0]}; name checkpoints of one cohort")
-        read.append(Reader(module, chosen, split, settings))
-    assert chosen is not None
-    first = read[0]
-    found = [one.read() for one in read]
+    store = trained[0].store
+    for one in trained[1:]:
+        if not one.store.genes["symbol"].equals(store.genes["symbol"]):
+            raise InputError(f"{one.name}: has other genes than {trained[0].name}; name checkpoints of one cohort")
+    chosen = choose(store, trained[0].split, settings)
+    readers = [Reader(one.module, chosen, one.split, settings) for one in trained]
+    first, found = readers[0], [reader.read() for reader in readers]
     made = _genes(found, chosen, settings)
     _cis(made, found, chosen, settings)
     if sets is not None:
         made.tables["enrichment"] = enrichment(made.tables["genes"]["symbol"].tolist(), sets, settings.top)
     if settings.knock_out:
-        made.tables["knocked_out_set"] = first.knocked_out_set(settings.knock_out)
+        made.tables["knocked_out_set"] = first.knocked_out_set()
     _motifs(made, first, found, chosen, settings)
     if collection is not None and found[0].filters:
         made.tables["matches"] = match(found[0].filters, collection)
-    if (truth := recovery.read_truth(chosen.store)) is not None:
+    if (truth := recovery.read_truth(store)) is not None:
         _recover(made, truth, first, found, chosen, settings)
     return made._replace(filters=found[0].filters)
 
@@ -227,7 +238,7 @@ def _recover(
     )
 
 
-def write_interpretation(made: Interpretation, folder: Path, checkpoints: Sequence[Path]) -> None:
+def write_interpretation(made: Interpretation, folder: Path, names: Sequence[str]) -> None:
     """Write tables, figures, motifs and what they say into a folder."""
     for name, table in made.tables.items():
         with replacing(folder / f"{name}.csv", "table") as path:
@@ -237,6 +248,6 @@ def write_interpretation(made: Interpretation, folder: Path, checkpoints: Sequen
     if made.filters:
         with replacing(folder / "filters.meme", "motifs") as path:
             write_meme(path, made.filters, made.background_A)
-    said = {"checkpoints": [str(path) for path in checkpoints], "sentences": made.sentences}
+    said = {"checkpoints": list(names), "sentences": made.sentences}
     with replacing(folder / SUMMARY, "summary") as path:
         path.write_text(json.dumps(said, indent=1))

@@ -195,32 +195,44 @@ def read_collection(path: Path) -> dict[str, np.ndarray]:
     Raises
     ------
     InputError
-        If the file cannot be read as one, or what reads it is not installed.
+        If the file cannot be read as one.
     """
+    remedy = "take a collection in MEME's format, such as JASPAR's"
+    motifs: dict[str, np.ndarray] = {}
     try:
-        from memelite.io import read_meme  # numba behind it is large
-    except ImportError as error:
-        raise InputError(f"motifs={path}: needs memelite; pip install 'methyl_lightning[interpret]'") from error
-    remedy = "take a collection such as JASPAR's in MEME's format"
-    try:
-        motifs = {name: frequency_AW.T for name, frequency_AW in read_meme(str(path)).items()}
-    except (OSError, ValueError, IndexError, AttributeError) as error:
-        raise InputError(f"{path}: cannot be read as MEME motifs ({error}); {remedy}") from error
+        lines = iter(path.read_text().splitlines())
+        for line in lines:
+            if line.startswith("MOTIF"):
+                name = " ".join(line.split()[1:])
+            elif line.startswith("letter-probability"):
+                width = int(line.split("w=")[1].split()[0])
+                share_WA = np.array([next(lines).split() for _ in range(width)], dtype=float)
+                motifs[name] = share_WA.reshape(width, len(LETTERS))
+    except (OSError, ValueError, IndexError, NameError, StopIteration, RuntimeError) as error:
+        raise InputError(f"{path}: cannot be read as motifs ({str(error) or 'it ends in a motif'}); {remedy}") from error
     if not motifs:
-        raise InputError(f"{path}: holds no motif in MEME's format; {remedy}")
+        raise InputError(f"{path}: holds no motif; {remedy}")
     return motifs
 
 
 def match(filters: Sequence[Filter], collection: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """Match filters to a collection by tomtom: the best target of each, with q by Benjamini-Hochberg over all pairs."""
-    from memelite import tomtom
+    """Match filters to a collection by tomtom: the best target of each, with q by Benjamini-Hochberg over all pairs.
 
+    Raises
+    ------
+    InputError
+        If memelite is not installed.
+    """
+    try:
+        from memelite import tomtom  # numba behind it is large
+    except ImportError as error:
+        raise InputError("motifs=: needs memelite; pip install 'methyl_lightning[interpret]'") from error
     queries = [one for one in filters if one.sites >= LEAST_SITES]
     if not queries:
         return pd.DataFrame(columns=["filter", "consensus", "target", "p", "q"])
     names = list(collection)
     p_QT = tomtom([one.frequency_WA.T for one in queries], [collection[name].T for name in names])[0]
-    q_QT = false_discovery_control(p_QT.clip(0, 1), axis=None)
+    q_QT = false_discovery_control(p_QT.clip(0, 1), axis=None).reshape(p_QT.shape)
     best_Q = p_QT.argmin(axis=1)
     rows = [
         (one.name, one.consensus, names[t], p_QT[i, t], q_QT[i, t])

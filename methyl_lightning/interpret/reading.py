@@ -14,16 +14,14 @@ from torch import Tensor
 
 from methyl_lightning.data.batches import read_cpgs, read_expression
 from methyl_lightning.data.splits import Split
-from methyl_lightning.files import InputError
 from methyl_lightning.interpret.genes import GeneEffects, attentions
 from methyl_lightning.interpret.knockout import Expression, knock_out, knock_out_set
 from methyl_lightning.interpret.motifs import Filter, convolutions, read_filters
-from methyl_lightning.interpret.mutagenesis import LETTERS, UNKNOWN, Track, insert, mutate
-from methyl_lightning.interpret.selection import Chosen, Settings, named_rows
+from methyl_lightning.interpret.mutagenesis import UNKNOWN, Track, insert, mutate
+from methyl_lightning.interpret.selection import INSERT_AT, Chosen, Settings
 from methyl_lightning.model.module import MethylationModule
 
 FEW_SAMPLES, FEW_CPGS = 8, 200  # on which sequences are changed, as each change is predicted for all of them
-INSERT_AT = 10  # bases behind the C
 
 
 class Read(NamedTuple):
@@ -78,15 +76,11 @@ class Reader:
     def insert(self, motifs: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Insert motifs into background windows; see :func:`methyl_lightning.interpret.mutagenesis.insert`."""
         start = self.few_cpgs.sequence_CL.shape[1] // 2 - 1 + INSERT_AT
-        room = self.few_cpgs.sequence_CL.shape[1] - start
-        for motif in motifs:
-            if not motif or set(motif) - set(LETTERS) or len(motif) > room:
-                raise InputError(f"insert={motif}: must be 1 to {room} letters of {LETTERS}")
         return insert(self.network, self.few_cpgs, self.few_SG, motifs, start)
 
-    def knocked_out_set(self, symbols: list[str]) -> pd.DataFrame:
+    def knocked_out_set(self) -> pd.DataFrame:
         """Knock out genes together: mean |change| and mean change of each class of CpGs."""
-        gene_N = named_rows("knock_out", symbols, self.chosen.store.genes["symbol"]).tolist()
+        gene_N = self.chosen.knocked_G.tolist()
         change_CS = knock_out_set(self.network, self.encoded, self.samples, gene_N)
         classes = {"all": np.full(len(change_CS), True), **self.chosen.groups.classes}
         rows = [

@@ -14,7 +14,9 @@ from methyl_lightning.data.store import Store
 from methyl_lightning.files import InputError
 from methyl_lightning.interpret.cis import map_rows
 from methyl_lightning.interpret.genes import Groups, cpg_classes
-from methyl_lightning.interpret.mutagenesis import UNKNOWN
+from methyl_lightning.interpret.mutagenesis import LETTERS, UNKNOWN
+
+INSERT_AT = 10  # bases behind the C where motifs are put
 
 
 class Settings(NamedTuple):
@@ -37,12 +39,13 @@ class Settings(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """Rows of the store that are looked at, and what is known of them."""
+    """Rows of the store that are looked at, mutated and knocked out together, and what is known of them."""
 
     store: Store
     cpg_C: np.ndarray
     sample_S: np.ndarray
     mutated_C: np.ndarray
+    knocked_G: np.ndarray
     groups: Groups
 
 
@@ -54,6 +57,13 @@ def choose(store: Store, split: Split, settings: Settings) -> Chosen:
     if settings.groupby not in store.samples:
         columns = ", ".join(store.samples.columns)
         raise InputError(f"groupby={settings.groupby}: no column of the samples; take one of {columns}")
+    knocked_G = np.zeros(0, dtype=int)
+    if settings.knock_out is not None:
+        knocked_G = named_rows("knock_out", settings.knock_out, store.genes["symbol"])
+    room = store.window // 2 - INSERT_AT
+    for motif in settings.insert or []:
+        if not motif or set(motif) - set(LETTERS) or len(motif) > room:
+            raise InputError(f"insert={motif}: must be 1 to {room} letters of {LETTERS}")
     if settings.cis is not None:
         cpg_C = np.union1d(cpg_C, map_rows(store, settings.cis))
     if isinstance(settings.mutate, list):
@@ -66,7 +76,7 @@ def choose(store: Store, split: Split, settings: Settings) -> Chosen:
     classes = cpg_classes(store.cpgs["island"].to_numpy(str)[cpg_C], mean_C)
     table = store.samples.iloc[sample_S]
     groups = Groups(table["patient"].to_numpy(str), table[settings.groupby].to_numpy(str), mean_C, classes)
-    return Chosen(store, cpg_C, sample_S, mutated_C, groups)
+    return Chosen(store, cpg_C, sample_S, mutated_C, knocked_G, groups)
 
 
 def _rows(

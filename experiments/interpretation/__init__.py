@@ -1,0 +1,1 @@
+"""How far interpretations can be trusted: methods against what was planted, and models of real cohorts."""
