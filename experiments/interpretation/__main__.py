@@ -1,6 +1,6 @@
 """Hold every method of interpretation against what simulated cohorts were planted with, over seeds.
 
-usage: python -m experiments.interpretation [--seeds 5] [--steps 400] [--folder outputs/interpretation]
+usage: python -m experiments.interpretation [--seeds 5] [--steps 300] [--folder outputs/interpretation]
 
 A seed makes the cohort, the split and the weights. The control is trained on labels permuted over samples, for each
 CpG anew: what it "recovers" is what a method says of a network that has learnt nothing of samples. Finished runs are
@@ -9,6 +9,7 @@ not repeated.
 
 import argparse
 import shutil
+from itertools import product
 from pathlib import Path
 
 import lightning as L
@@ -89,20 +90,18 @@ def main() -> None:
     """Run what is missing, then write the tables and the figure."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--folder", type=Path, default=Path("outputs/interpretation"))
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.folder.mkdir(parents=True, exist_ok=True)
     found = []
-    for seed in range(given.seeds):
-        for network in NETWORKS:
-            for permuted in (False, True):
-                path = given.folder / f"{network}_{seed}{'_permuted' if permuted else ''}.csv"
-                if not path.is_file():
-                    run(given.folder, network, seed, permuted, given.steps).to_csv(path, index=False)
-                    print(path, flush=True)
-                found.append(pd.read_csv(path))
+    for permuted, seed, network in product((False, True), range(given.seeds), NETWORKS):
+        path = given.folder / f"{network}_{seed}{'_permuted' if permuted else ''}.csv"
+        if not path.is_file():
+            run(given.folder, network, seed, permuted, given.steps).to_csv(path, index=False)
+            print(path, flush=True)
+        found.append(pd.read_csv(path))
     table = pd.concat(found, ignore_index=True)
     table.to_csv(given.folder / "recovery.csv", index=False)
     here = Path(__file__).parent

@@ -4,7 +4,8 @@ Legend: C CpGs, S samples, G genes, L bases, A letters ACGT.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,11 +48,11 @@ class Trained(NamedTuple):
 
 
 class Interpretation(NamedTuple):
-    """Sentences, tables and figures by name, and the most effective filters of the first checkpoint."""
+    """Sentences, tables and what draws the figures by name, and the filters of the first checkpoint."""
 
     sentences: list[str]
     tables: dict[str, pd.DataFrame]
-    figures: dict[str, Figure]
+    figures: dict[str, Callable[[], Figure]]
     filters: list[Filter]
     background_A: np.ndarray
 
@@ -129,7 +130,7 @@ def _genes(found: list[Read], chosen: Chosen, settings: Settings) -> Interpretat
             f"{row.rank_correlation:.2f}, and {row.shared_top:.0%} of the top {settings.top} in common "
             f"({row.by_chance:.0%} by chance)."
         )
-    return Interpretation(sentences, tables, {"genes": figures.genes(table)}, [], np.full(len(LETTERS), 0.25))
+    return Interpretation(sentences, tables, {"genes": partial(figures.genes, table)}, [], np.full(len(LETTERS), 0.25))
 
 
 def _mean_effect(found: list[Read]) -> np.ndarray:
@@ -140,10 +141,10 @@ def _cis(made: Interpretation, found: list[Read], chosen: Chosen, settings: Sett
     effect_CG = _mean_effect(found)
     table = cis.by_distance(chosen.store.distances, chosen.cpg_C, effect_CG, settings.seed)
     if len(table):
-        made.tables["cis"], made.figures["cis"] = table, figures.cis_by_distance(table)
+        made.tables["cis"], made.figures["cis"] = table, partial(figures.cis_by_distance, table)
     if settings.cis is not None:
         placed = cis.cis_map(chosen.store, settings.cis, chosen.cpg_C, effect_CG)
-        made.tables["cis_map"], made.figures["cis_map"] = placed, figures.cis_map(placed, settings.cis)
+        made.tables["cis_map"], made.figures["cis_map"] = placed, partial(figures.cis_map, placed, settings.cis)
 
 
 def _motifs(made: Interpretation, first: Reader, found: list[Read], chosen: Chosen, settings: Settings) -> None:
@@ -166,7 +167,7 @@ def _motifs(made: Interpretation, first: Reader, found: list[Read], chosen: Chos
     made.background_A[:] = letters / letters.sum()
     filters = found[0].filters
     if filters:
-        made.tables["filters"], made.figures["filters"] = filter_table(filters), figures.logos(filters)
+        made.tables["filters"], made.figures["filters"] = filter_table(filters), partial(figures.logos, filters)
         if len(found) > 1:
             real, mixed = motif_stability([one.filters for one in found], TOP_FILTERS, settings.seed)
             made.sentences.append(
@@ -177,7 +178,7 @@ def _motifs(made: Interpretation, first: Reader, found: list[Read], chosen: Chos
         made.tables["mutagenesis"] = _track_table(found[0].tracks, chosen)
         c = chosen.mutated_C[0]
         name, sequence_L = chosen.store.cpgs["id"].iloc[c], chosen.store.sequence_CL[c]
-        made.figures["mutagenesis"] = figures.track(found[0].tracks[0], sequence_L, name)
+        made.figures["mutagenesis"] = partial(figures.track, found[0].tracks[0], sequence_L, name)
         pairs = [
             np.corrcoef(one.importance(), other.importance())[0, 1]
             for read in found[1:]
@@ -243,8 +244,8 @@ def write_interpretation(made: Interpretation, folder: Path, names: Sequence[str
     for name, table in made.tables.items():
         with replacing(folder / f"{name}.csv", "table") as path:
             table.to_csv(path, index=False)
-    for name, figure in made.figures.items():
-        save_figure(figure, folder / f"{name}.png")
+    for name, draw in made.figures.items():
+        save_figure(draw(), folder / f"{name}.png")
     if made.filters:
         with replacing(folder / "filters.meme", "motifs") as path:
             write_meme(path, made.filters, made.background_A)

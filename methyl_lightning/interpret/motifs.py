@@ -209,7 +209,9 @@ def read_collection(path: Path) -> dict[str, np.ndarray]:
                 share_WA = np.array([next(lines).split() for _ in range(width)], dtype=float)
                 motifs[name] = share_WA.reshape(width, len(LETTERS))
     except (OSError, ValueError, IndexError, NameError, StopIteration, RuntimeError) as error:
-        raise InputError(f"{path}: cannot be read as motifs ({str(error) or 'it ends in a motif'}); {remedy}") from error
+        raise InputError(
+            f"{path}: cannot be read as motifs ({str(error) or 'it ends in a motif'}); {remedy}"
+        ) from error
     if not motifs:
         raise InputError(f"{path}: holds no motif; {remedy}")
     return motifs

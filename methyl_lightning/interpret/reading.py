@@ -21,7 +21,7 @@ from methyl_lightning.interpret.mutagenesis import UNKNOWN, Track, insert, mutat
 from methyl_lightning.interpret.selection import INSERT_AT, Chosen, Settings
 from methyl_lightning.model.module import MethylationModule
 
-FEW_SAMPLES, FEW_CPGS = 8, 200  # on which sequences are changed, as each change is predicted for all of them
+FEW_SAMPLES, FEW_CPGS = 8, 100  # on which sequences are changed, as each change is predicted for all of them
 
 
 class Read(NamedTuple):
