@@ -129,7 +129,7 @@ def datamodule(store_path: Path) -> GridDataModule:
 def planted(tmp_path_factory: pytest.TempPathFactory) -> GridDataModule:
     """Give a cohort that is large enough for its planted drivers and motifs to be found."""
     path = tmp_path_factory.mktemp("planted") / "cohort.h5"
-    simulate(path, n_cpgs=700, n_patients=100, n_genes=100, window=120, seed=3)
+    simulate(path, n_cpgs=700, n_patients=100, n_genes=100, window=120, effects=4, seed=3)
     return GridDataModule(str(path))
 
 

@@ -13,8 +13,10 @@ NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 TINY = {
     "reproduction": "trainer.max_steps=4 ~references.constant ~references.cpg_mean ~references.bilinear_ridge",
     "dilution": "trainer.max_steps=4 dilution.retention=[10,100] dilution.repeats=3",
+    "interpretation": "trainer.max_steps=4",
 }
-FIGURES = {"reproduction": 6, "dilution": 4}
+MARKS = {"reproduction": "expression_only", "dilution": "remain with none", "interpretation": "Knock-out: 40 genes"}
+FIGURES = {"reproduction": 6, "dilution": 4, "interpretation": 4}
 
 
 def read(name: str) -> nbformat.NotebookNode:
@@ -48,6 +50,7 @@ def test_they_run_from_top_to_bottom(name: str, tmp_path: Path, monkeypatch: pyt
     assert len(drawn) == FIGURES[name] and all(len(output.data["image/png"]) > 5_000 for output in drawn)
     folder = f"outputs/notebooks/{name}"
     made = {"reproduction": f"{folder}/report.html", "dilution": f"{folder}/dilution.csv"}
+    made["interpretation"] = f"{folder}/interpretation/interpretation.json"
     assert {f"{folder}/metrics.json", made[name]} <= files(tmp_path)
     text = " ".join(output.data.get("text/markdown", "") for output in outputs if "data" in output)
-    assert {"reproduction": "expression_only", "dilution": "remain with none"}[name] in text
+    assert MARKS[name] in text

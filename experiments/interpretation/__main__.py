@@ -2,9 +2,9 @@
 
 usage: python -m experiments.interpretation [--seeds 5] [--steps 300] [--folder outputs/interpretation]
 
-A seed makes the cohort, the split and the weights. The control is trained on labels permuted over samples, for each
-CpG anew: what it "recovers" is what a method says of a network that has learnt nothing of samples. Finished runs are
-not repeated.
+A seed makes the cohort, the split and the weights. Effects are as in real cohorts, or so strong that they can be found.
+The control is trained on labels permuted over samples, for each CpG anew: what it "recovers" is what a method says of
+a network that has learnt nothing of samples. Finished runs are not repeated.
 """
 
 import argparse
@@ -29,18 +29,19 @@ from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.prepare.simulated import simulate
 
 COHORT = {"n_cpgs": 1200, "n_patients": 150, "n_genes": 150, "window": 120}
-NETWORKS = {"LevyJurgenson": {}, "BilinearRidge": {}, "MethylationFactors": {"expression_scaling": "none"}}
+NETWORKS = {"MethylationFactors": {"expression_scaling": "none"}, "BilinearRidge": {}, "LevyJurgenson": {}}
+LABELS = {"strong": 4.0, "as real": 1.0, "permuted": 4.0}  # how strongly what is planted acts
 READ = Settings(most_cpgs=500, most_samples=80, mutate=30, exact=10)
 
 
-def make_cohort(folder: Path, seed: int, permuted: bool) -> Path:
-    """Simulate a cohort, or give the labels of each CpG to other samples; the truth lies beside both."""
-    path = folder / f"seed{seed}.h5"
+def make_cohort(folder: Path, labels: str, seed: int) -> Path:
+    """Simulate a cohort, or give the labels of each CpG to other samples; the truth lies beside it."""
+    path = folder / f"effects{LABELS[labels]:g}_{seed}.h5"
     if not path.is_file():
-        simulate(path, **COHORT, seed=seed)
-    if not permuted:
+        simulate(path, **COHORT, effects=LABELS[labels], seed=seed)
+    if labels != "permuted":
         return path
-    other, store = folder / f"seed{seed}_permuted.h5", Store(path)
+    other, store = folder / f"permuted_{seed}.h5", Store(path)
     beta_CS = store.beta(np.arange(len(store.cpgs)), np.arange(len(store.samples)))
     write_store(
         other,
@@ -75,15 +76,15 @@ def train(network: str, data: GridDataModule, seed: int, steps: int) -> Methylat
     return module.eval()
 
 
-def run(folder: Path, network: str, seed: int, permuted: bool, steps: int) -> pd.DataFrame:
+def run(folder: Path, network: str, labels: str, seed: int, steps: int) -> pd.DataFrame:
     """Train and interpret one network: its recoveries, with its scores on unseen CpGs × unseen patients."""
-    data = GridDataModule(str(make_cohort(folder, seed, permuted)), seed=seed)
+    data = GridDataModule(str(make_cohort(folder, labels, seed)), seed=seed)
     module = train(network, data, seed, steps)
     made = interpret_networks([Trained(network, module, data.store, data.split)], READ._replace(seed=seed))
     view = data.split.view(HEADLINE)
     measured_CS, predicted_CS = data.store.beta(*view), predict_grid(module, data.store, *view)
     scores = {"mae": mae(measured_CS, predicted_CS), "mas_pcc": mas_pcc(measured_CS, predicted_CS)}
-    return made.tables["recovery"].assign(network=network, seed=seed, permuted=permuted, **scores)
+    return made.tables["recovery"].assign(network=network, labels=labels, seed=seed, **scores)
 
 
 def main() -> None:
@@ -96,10 +97,10 @@ def main() -> None:
     torch.set_num_threads(1)
     given.folder.mkdir(parents=True, exist_ok=True)
     found = []
-    for permuted, seed, network in product((False, True), range(given.seeds), NETWORKS):
-        path = given.folder / f"{network}_{seed}{'_permuted' if permuted else ''}.csv"
+    for network, labels, seed in product(NETWORKS, LABELS, range(given.seeds)):
+        path = given.folder / f"{network}_{labels.replace(' ', '_')}_{seed}.csv"
         if not path.is_file():
-            run(given.folder, network, seed, permuted, given.steps).to_csv(path, index=False)
+            run(given.folder, network, labels, seed, given.steps).to_csv(path, index=False)
             print(path, flush=True)
         found.append(pd.read_csv(path))
     table = pd.concat(found, ignore_index=True)

@@ -8,12 +8,12 @@ from omegaconf import DictConfig, OmegaConf
 from methyl_lightning.command.run import run_command
 from methyl_lightning.command.settings import check_arguments, check_whole_number
 from methyl_lightning.interpret.interpretation import (
-    FOLDER,
     interpret_networks,
     load_trained,
     write_interpretation,
 )
 from methyl_lightning.interpret.selection import Settings
+from methyl_lightning.report.runs import INTERPRETATION
 
 PLACES = ("checkpoint", "store", "split_file", "output")
 LEAST = {"most_cpgs": 2, "most_samples": 2, "exact": 0, "top": 1, "seed": 0}
@@ -29,7 +29,7 @@ def interpret(cfg: DictConfig) -> None:
     checkpoints = [Path(one) for one in (checkpoint if isinstance(checkpoint, list) else [checkpoint])]
     trained = [load_trained(one, store, split_file) for one in checkpoints]
     made = interpret_networks(trained, Settings(**settings))
-    folder = Path(output) if output else checkpoints[0].parent / FOLDER
+    folder = Path(output) if output else checkpoints[0].parent / INTERPRETATION
     write_interpretation(made, folder, [one.name for one in trained])
     print("\n".join([*made.sentences, f"interpretation: {folder}"]))
 

@@ -33,9 +33,9 @@ from methyl_lightning.interpret.mutagenesis import LETTERS, UNKNOWN, Track
 from methyl_lightning.interpret.reading import Read, Reader
 from methyl_lightning.interpret.selection import Chosen, Settings, choose
 from methyl_lightning.model.module import MethylationModule
+from methyl_lightning.report.runs import SAID
 
 TOP_FILTERS = 10
-FOLDER, SUMMARY = "interpretation", "interpretation.json"  # where the report of a run finds it
 
 
 class Trained(NamedTuple):
@@ -250,5 +250,5 @@ def write_interpretation(made: Interpretation, folder: Path, names: Sequence[str
         with replacing(folder / "filters.meme", "motifs") as path:
             write_meme(path, made.filters, made.background_A)
     said = {"checkpoints": list(names), "sentences": made.sentences}
-    with replacing(folder / SUMMARY, "summary") as path:
+    with replacing(folder / SAID, "summary") as path:
         path.write_text(json.dumps(said, indent=1))

@@ -29,6 +29,7 @@ from methyl_lightning.report.runs import (
     Tested,
     TestSet,
     find_runs,
+    read_interpretation,
     read_log,
     read_predictions,
     read_run,
@@ -49,6 +50,7 @@ from methyl_lightning.report.tables import (
 )
 
 TEMPLATE = "page.html.jinja"
+GENES_SHOWN = 20
 VIEW_NAMES = {
     HEADLINE: "unseen CpGs × unseen patients",
     "train_cpg-test_sample": "seen CpGs × unseen patients",
@@ -249,6 +251,20 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def _embedded(image: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(image).decode()
+
+
+def _interpretation(model: str, said: dict[str, Any]) -> dict[str, Any]:
+    """Lay out what a model's interpretation says, the first genes and the figures."""
+    return {
+        "model": model,
+        "sentences": said["sentences"],
+        "genes": said["genes"].head(GENES_SHOWN).to_dict("records"),
+        "images": {path.stem: _embedded(path.read_bytes()) for path in said["figures"]},
+    }
+
+
 def _slug(name: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in name).strip("_")
 
@@ -258,7 +274,7 @@ def _contents(found: Results, images: dict[str, bytes]) -> dict[str, Any]:
     main = [model.label for model in found.test_set.models if model.own]
     return {
         "name": found.test_set.name,
-        "images": {kind: "data:image/png;base64," + base64.b64encode(image).decode() for kind, image in images.items()},
+        "images": {kind: _embedded(image) for kind, image in images.items()},
         "short": in_short(found.scores, found.comparisons),
         "runs": [_run_row(model, run) for model, run in zip(found.test_set.models, found.test_set.runs, strict=False)],
         "data": _data_facts(found),
@@ -278,6 +294,11 @@ def _contents(found: Results, images: dict[str, bytes]) -> dict[str, Any]:
             model: {which: part.to_dict("records") for which, part in extremes(found, model).groupby("which")}
             for model in main
         },
+        "interpretations": [
+            _interpretation(model.label, said)
+            for model in found.test_set.models
+            if model.own and (said := read_interpretation(model))
+        ],
         "usage": [(model.label, model.usage) for model in found.test_set.models if model.usage],
     }
 

@@ -27,6 +27,8 @@ ELSEWHERE = (
 )
 SAME = ("data.store", "data.split_file", "data.num_workers", "data.source.cohort")
 
+INTERPRETATION, SAID = "interpretation", "interpretation.json"  # folder of a run, and the sentences in it
+
 
 class SplitFile(BaseModel):
     """What ``split.json`` holds."""
@@ -195,6 +197,15 @@ def read_log(model: Tested) -> pd.DataFrame:
         names = sorted(str(path.relative_to(folder)) for path in folder.glob("log/*/metrics.csv"))
         tables += [read_table(folder, name).assign(run=run) for name in names]
     return pd.concat(tables[1:] or tables, ignore_index=True)
+
+
+def read_interpretation(model: Tested) -> dict[str, Any] | None:
+    """Read the sentences and the genes of a run's interpretation, and name its figures; None where it has none."""
+    folder = model.folder / INTERPRETATION
+    if not (folder / SAID).is_file():
+        return None
+    said = read_json(folder / SAID, ("checkpoints", "sentences"))
+    return said | {"genes": read_table(folder, "genes.csv"), "figures": sorted(folder.glob("*.png"))}
 
 
 def read_table(folder: Path, name: str) -> pd.DataFrame:

@@ -1,6 +1,8 @@
 """The command: what it writes and says of a run, of several, and of wrong words."""
 
+import html
 import json
+import shutil
 from pathlib import Path
 
 import matplotlib.image
@@ -15,6 +17,7 @@ from methyl_lightning.data.store import Store
 from methyl_lightning.interpret.interpretation import interpret_networks
 from methyl_lightning.interpret.recovery import N_DECOYS, decoys, rank, read_truth, verdict
 from methyl_lightning.interpret.selection import Settings
+from methyl_lightning.report.page import write_report
 
 FEW = ["most_cpgs=30", "most_samples=10", "mutate=2", "exact=3", "top=5"]
 
@@ -22,10 +25,11 @@ FEW = ["most_cpgs=30", "most_samples=10", "mutate=2", "exact=3", "top=5"]
 def test_a_run_is_interpreted(workplace: Path, tmp_path: Path) -> None:
     sets = tmp_path / "sets.gmt"
     sets.write_text("odd\tx\tGENE00001\tGENE00003\nall\tx\t" + "\t".join(f"GENE{g:05d}" for g in range(40)) + "\n")
-    typed = [f"output={tmp_path}/out", f"gene_sets={sets}", "knock_out=[GENE00001,GENE00002]", "cis=GENE00004"]
-    result = command("interpret", ["checkpoint=run/best.ckpt", *FEW, *typed, "insert=[TTACGG]"], workplace)
+    shutil.copytree(workplace / "run", tmp_path / "run")
+    typed = [f"checkpoint={tmp_path}/run/best.ckpt", f"gene_sets={sets}", "knock_out=[GENE00001,GENE00002]"]
+    result = command("interpret", [*typed, *FEW, "cis=GENE00004", "insert=[TTACGG]"], workplace)
     assert result.status == 0, result.err
-    out = tmp_path / "out"
+    out = tmp_path / "run" / "interpretation"
     tables = {"genes", "genes_by_class", "attention_changes", "stability", "cis", "cis_map", "enrichment", "recovery"}
     tables |= {"knocked_out_set", "filters", "mutagenesis", "insertions"}
     drawn = {"genes", "cis", "cis_map", "filters", "mutagenesis"}
@@ -45,6 +49,11 @@ def test_a_run_is_interpreted(workplace: Path, tmp_path: Path) -> None:
     assert (pd.read_csv(out / "cis_map.csv")["gene"] == "GENE00004").all()
     assert pd.read_csv(out / "insertions.csv")["motif"].tolist() == ["TTACGG"]
     assert pd.read_csv(out / "enrichment.csv").set_index("set").loc["all", "p"] == 1
+    write_report(str(tmp_path / "run"), tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    section = page[page.index('<section id="interpretation"') : page.index('<section id="training"')]
+    assert all(html.escape(sentence, quote=False) in section.replace("&#39;", "'") for sentence in said)
+    assert section.count("<img src=") == len(drawn) and genes["symbol"][0] in section
 
 
 def test_several_networks_are_interpreted_together(datamodule: GridDataModule) -> None:
