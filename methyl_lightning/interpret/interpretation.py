@@ -79,6 +79,9 @@ def interpret_networks(trained: Sequence[Trained], settings: Settings) -> Interp
     chosen = choose(store, trained[0].split, settings)
     readers = [Reader(one.module, chosen, one.split, settings) for one in trained]
     first, found = readers[0], [reader.read() for reader in readers]
+    for one, read in zip(trained, found, strict=True):
+        if read.effects.attention.keys() != found[0].effects.attention.keys():
+            raise InputError(f"{one.name}: has not the attention that {trained[0].name} has; interpret them apart")
     made = _genes(found, chosen, settings)
     _cis(made, found, chosen, settings)
     if sets is not None:
@@ -100,9 +103,10 @@ def _genes(found: list[Read], chosen: Chosen, settings: Settings) -> Interpretat
     tables = {
         "genes": table,
         "genes_by_class": class_table(genes, effects, chosen.groups, table.index[: settings.top]),
-        "attention_changes": contrast_table(genes, effects, chosen.groups, settings.top, settings.seed),
         "stability": stable,
     }
+    if effects[0].attention:
+        tables["attention_changes"] = contrast_table(genes, effects, chosen.groups, settings.top, settings.seed)
     knockout, n_genes = effects[0].knockout, len(genes)
     seconds = max(found[0].seconds, 1e-9)
     sentences = [
@@ -110,8 +114,8 @@ def _genes(found: list[Read], chosen: Chosen, settings: Settings) -> Interpretat
         f"{seconds:.2g} s, {n_genes / seconds:,.0f} genes a second; {int(knockout.exact_G.sum()):,} genes exactly, the "
         "others to first order."
     ]
-    if not np.allclose(knockout.first_order_G, knockout.change_SG.mean(axis=0)):
-        exact_G = knockout.exact_G
+    exact_G = knockout.exact_G
+    if exact_G.sum() > 2 and not np.allclose(knockout.first_order_G, knockout.change_SG.mean(axis=0)):
         rho = spearmanr(knockout.first_order_G[exact_G], knockout.change_SG.mean(axis=0)[exact_G]).statistic
         sentences.append(
             f"First order orders the genes that were knocked out exactly with a rank correlation of {rho:.2f}."

@@ -14,6 +14,7 @@ from fitted import trained
 
 from methyl_lightning.data.datamodule import GridDataModule
 from methyl_lightning.data.store import Store
+from methyl_lightning.files import InputError
 from methyl_lightning.interpret.interpretation import interpret_networks
 from methyl_lightning.interpret.recovery import N_DECOYS, decoys, rank, read_truth, verdict
 from methyl_lightning.interpret.selection import Settings
@@ -60,12 +61,14 @@ def test_several_networks_are_interpreted_together(datamodule: GridDataModule) -
     one, other = trained("BilinearRidge", datamodule), trained("MethylationFactors", datamodule)
     chosen = Settings(most_cpgs=20, most_samples=10, mutate=1, top=5, seed=1)
     alone, both = interpret_networks([one], chosen), interpret_networks([one, other], chosen)
-    assert "attention_changes" in both.tables and "filters" not in both.tables
+    assert not {"attention_changes", "filters"} & set(both.tables)
     assert any("no attention on genes" in sentence for sentence in both.sentences)
     assert any(sentence.startswith("Over 2 checkpoints knock out has") for sentence in both.sentences)
     assert both.tables["stability"]["checkpoints"].tolist() == [2]
     changed = both.tables["genes"]["knock_out"].sort_index() - alone.tables["genes"]["knock_out"].sort_index()
     assert changed.abs().max() > 0
+    with pytest.raises(InputError, match="LevyJurgenson: has not the attention that BilinearRidge has"):
+        interpret_networks([one, trained("LevyJurgenson", datamodule)], chosen)
 
 
 def test_drivers_and_their_cpgs_are_recovered(planted: GridDataModule) -> None:

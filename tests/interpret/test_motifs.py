@@ -73,8 +73,7 @@ def test_motifs_are_stable_where_filters_are_the_same() -> None:
     assert real == pytest.approx(1) and shuffled < 0.8
 
 
-def test_meme_is_read_as_it_was_written_and_matched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("numba.config.DISABLE_JIT", True)  # compiling takes half a minute, the test a second
+def test_meme_is_read_as_it_was_written_and_matched(tmp_path: Path) -> None:
     filters = [made("motif_1", MOTIF), made("motif_2", "AAAAAAAAAAA", sites=3)]
     write_meme(tmp_path / "filters.meme", filters, np.full(4, 0.25))
     (name, motif_WA), *others = read_collection(tmp_path / "filters.meme").items()
