@@ -45,8 +45,10 @@ class Truth(NamedTuple):
 def read_truth(store: Store) -> Truth | None:
     """Read the truth beside a simulated store; None where there is none, or it belongs to another store."""
     provenance = store.attributes["provenance"]
-    path = store.path.with_name(str(provenance.get("truth", "")))
-    if provenance.get("source") != "simulated" or not path.is_file():
+    if provenance.get("source") != "simulated" or "truth" not in provenance:
+        return None
+    path = store.path.with_name(provenance["truth"])
+    if not path.is_file():
         return None
     with h5py.File(path, "r") as file:
         if json.loads(file.attrs["settings"]) != provenance["settings"]:

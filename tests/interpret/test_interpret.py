@@ -9,7 +9,7 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import assert_refused, command, files
+from conftest import assert_refused, command, files, tiny_store
 from fitted import trained
 
 from methyl_lightning.data.datamodule import GridDataModule
@@ -91,7 +91,8 @@ def test_recovery_is_said_by_a_rule() -> None:
     assert verdict(*rank(np.full(4, False), np.arange(4.0))[2::2]) == "cannot be told"
 
 
-def test_decoys_are_no_planted_motifs(store: Store) -> None:
+def test_decoys_are_no_planted_motifs(store: Store, tmp_path: Path) -> None:
+    assert read_truth(tiny_store(tmp_path / "cohort.h5")) is None  # of a cohort that nobody simulated
     truth = read_truth(store)
     assert truth is not None
     made = decoys(truth, 0)
