@@ -119,13 +119,14 @@ def main() -> None:
     """Run all commands in a scratch folder, print each row when it is known, and write the table."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--minutes", type=float, default=5.0, help="of training the network")
+    parser.add_argument("--minutes", type=float, help="of training the network (default: 1, and 9 more at full size)")
     parser.add_argument("--scratch", type=Path, help="a folder with 15 GB of room (default: of the system)")
     given = parser.parse_args()
+    minutes = 1 + 9 * given.scale if given.minutes is None else given.minutes
     rows = ["| command | elapsed | processor time | peak memory | on disk |", "|---|---|---|---|---|"]
     print("\n".join(rows))
     with TemporaryDirectory(dir=given.scratch) as scratch, chdir(scratch):
-        for step in steps(given.scale, given.minutes):
+        for step in steps(given.scale, minutes):
             if step.name.startswith("predict"):
                 write_new_samples()
             rows.append(row(step, measure(step)))
