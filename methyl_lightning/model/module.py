@@ -19,6 +19,7 @@ from methyl_lightning import __version__, networks
 from methyl_lightning.data.batches import GridBatch, PairBatch
 from methyl_lightning.data.datamodule import GridDataModule
 from methyl_lightning.data.expression import SCALERS
+from methyl_lightning.metrics.scores import MIN_CELLS
 from methyl_lightning.metrics.streaming import Spearman
 from methyl_lightning.model.record import TrainingRecord, record_training
 
@@ -26,6 +27,7 @@ SCHEDULES = ("constant", "cosine")
 LOSSES = ("mae", "bce")
 LEAST_CHANCE = 1e-6  # of a call, so that its logarithm is finite
 WARM_UP = 0.05  # of all steps
+SMALLEST = 1e-12  # product of two sums of squares
 CHECKPOINT_FORMAT = 3  # raised whenever a former program could not read what is written
 OLDEST_FORMAT = 1  # that is still read
 
@@ -51,6 +53,8 @@ class MethylationModule(L.LightningModule):
     loss
         ``mae``, of beta; or ``bce``, for calls of single cells: the cross entropy of a read's methylation, every read
         counted, with the logistic function behind the network.
+    correlation_weight
+        Weight of a second loss: 1 − the correlation over a block's samples, mean over its CpGs.
     **settings
         Further arguments of the network.
     """
@@ -64,6 +68,7 @@ class MethylationModule(L.LightningModule):
         expression_scaling: str = "minmax",
         schedule: str = "constant",
         loss: str = "mae",
+        correlation_weight: float = 0.0,
         **settings: Any,
     ):
         super().__init__()
@@ -78,8 +83,11 @@ class MethylationModule(L.LightningModule):
         if loss not in LOSSES or (loss != "mae" and getattr(networks, network).closed_form):
             one_of = "mae, as the network is fitted by least squares" if loss in LOSSES else f"one of {LOSSES}"
             raise ValueError(f"loss={loss!r}: must be {one_of}")
+        if not correlation_weight >= 0:
+            raise ValueError(f"correlation_weight={correlation_weight}: must be at least 0")
         self.save_hyperparameters()
-        self.learning_rate, self.schedule, self.loss = learning_rate, schedule, loss
+        self.learning_rate, self.schedule = learning_rate, schedule
+        self.loss, self.correlation_weight = loss, correlation_weight
         network_class, sizes = getattr(networks, network), {"n_genes": n_genes, "window": window}
         taken = inspect.signature(network_class).parameters.keys() & sizes
         self.network = network_class(**{name: sizes[name] for name in taken}, **settings)
@@ -107,6 +115,10 @@ class MethylationModule(L.LightningModule):
 
     def fit_statistics(self, datamodule: GridDataModule) -> None:
         """Fit on training data what is fitted without gradients, and note where the data came from."""
+        if self.correlation_weight and datamodule.sampling != "grid":
+            raise ValueError(
+                f"model.correlation_weight={self.correlation_weight}: needs data.sampling=grid, blocks of whole samples"
+            )
         self.scaler.fit(datamodule.train_expression())
         self.network.fit_statistics(
             networks.TrainingData(datamodule.train_distances, partial(self._scaled_view, datamodule))
@@ -171,16 +183,19 @@ class MethylationModule(L.LightningModule):
         _, _, beta, reads = batch
         measured = ~beta.isnan()
         # never None where there are parameters: with several processes all must take part in the step
-        predicted, beta = self(batch)[measured], beta[measured]
+        output = self(batch)
+        predicted, called = output[measured], beta[measured]
         if self.loss == "mae":
-            loss = (predicted - beta).abs().sum() / measured.sum().clamp(min=1)
+            loss = (predicted - called).abs().sum() / measured.sum().clamp(min=1)
         else:
-            weight = torch.ones_like(beta) if reads is None else reads[measured]
+            weight = torch.ones_like(called) if reads is None else reads[measured]
             chance = predicted.float().clamp(LEAST_CHANCE, 1 - LEAST_CHANCE)
-            entropy = -(beta * chance.log() + (1 - beta) * (1 - chance).log())
+            entropy = -(called * chance.log() + (1 - called) * (1 - chance).log())
             loss = (weight * entropy).sum() / weight.sum().clamp(min=1)
         if measured.any():
             self.log(f"train/{self.loss}", loss.detach(), on_step=True, on_epoch=False)
+        if self.correlation_weight:
+            loss = loss + self.correlation_weight * correlation_loss(output, beta)
         return loss
 
     def validation_step(self, batch: GridBatch, batch_idx: int) -> None:
@@ -218,3 +233,21 @@ def rate_share(step: int, n_steps: int) -> float:
     if step < n_warm:
         return (step + 1) / n_warm
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - n_warm) / max(1, n_steps - n_warm))))
+
+
+def correlation_loss(predicted_CS: Tensor, beta_CS: Tensor) -> Tensor:
+    """Return 1 − the correlation over samples, mean over the CpGs that vary in at least three measured cells."""
+    measured_CS = ~beta_CS.isnan()
+    n_C1 = measured_CS.sum(1, keepdim=True).clamp(min=1)
+
+    def deviations(value_CS: Tensor) -> Tensor:
+        value_CS = torch.where(measured_CS, value_CS, 0.0)
+        return torch.where(measured_CS, value_CS - value_CS.sum(1, keepdim=True) / n_C1, 0.0)
+
+    left_CS, right_CS = deviations(predicted_CS), deviations(beta_CS)
+    size_C = right_CS.square().sum(1)
+    counts_C = (n_C1[:, 0] >= MIN_CELLS) & (size_C > 0)
+    # a prediction that hardly varies counts as uncorrelated, and its gradient stays finite
+    norm_C = (left_CS.square().sum(1) * size_C + SMALLEST).sqrt()
+    lost_C = torch.where(counts_C, 1 - (left_CS * right_CS).sum(1) / norm_C, 0.0)
+    return lost_C.sum() / counts_C.sum().clamp(min=1)

@@ -132,12 +132,19 @@ class MethylationNetwork(nn.Module, ABC):
         """Predict beta_hat_N for N expanded pairs, each with its own encodings (as upstream)."""
         return self.combine_pairs(self.encode_cpgs(cpgs), self.encode_samples(expression_NG))
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # what is fitted takes the sizes of the checkpoint that is loaded
+        for name, buffer in list(self.named_buffers()):
+            if prefix + name in state_dict:
+                owner, _, own_name = name.rpartition(".")
+                setattr(self.get_submodule(owner), own_name, buffer.new_empty(state_dict[prefix + name].shape))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
 
 class ClosedFormNetwork(MethylationNetwork):
     """A network without parameters: all that it knows is fitted at once and kept in buffers.
 
-    The sizes of the buffers follow from the data, so they take the sizes of a checkpoint that is loaded. Of a training
-    view of more than ``most_cells`` cells whole CpGs are drawn at random.
+    Of a training view of more than ``most_cells`` cells whole CpGs are drawn at random.
     """
 
     closed_form = True
@@ -156,13 +163,6 @@ class ClosedFormNetwork(MethylationNetwork):
     @abstractmethod
     def fit_closed_form(self, view: TrainingView) -> None:
         """Fit the buffers to the training view."""
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name, buffer in list(self.named_buffers()):
-            if prefix + name in state_dict:
-                owner, _, own_name = name.rpartition(".")
-                setattr(self.get_submodule(owner), own_name, buffer.new_empty(state_dict[prefix + name].shape))
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class RowBatchNorm1d(nn.BatchNorm1d):

@@ -18,6 +18,8 @@ NETWORKS: list[dict[str, Any]] = [
     {"network": "LevyJurgenson", "variant": 1},
     {"network": "SequenceOnly"},
     {"network": "Constant"},
+    {"network": "FactorNetwork", "n_factors": 3, "n_filters": 4},
+    {"network": "MethylProphet", "width": 8, "n_layers": 1},
 ]
 
 

@@ -22,7 +22,7 @@ from methyl_lightning.data.splits import TEST_VIEWS, load_split
 from methyl_lightning.data.store import Store
 from methyl_lightning.metrics.scores import spearman
 from methyl_lightning.model.grid import predict_grid
-from methyl_lightning.model.module import MethylationModule
+from methyl_lightning.model.module import MethylationModule, correlation_loss
 from methyl_lightning.train.fit import build_module
 
 CHECKPOINT_KEYS = {"format", "version", "provenance", "card", "tables"}
@@ -100,6 +100,31 @@ def test_block_without_measured_cells_has_no_gradient(store: Store) -> None:
     assert all(value.grad is not None and not value.grad.any() for value in module.parameters())
 
 
+def test_correlation_is_lost_cpg_by_cpg_over_measured_cells() -> None:
+    rng = np.random.default_rng(0)
+    beta_CS, value_CS = rng.random((6, 30)), rng.random((6, 30))
+    beta_CS[rng.random(beta_CS.shape) < 0.2] = np.nan
+    beta_CS[3], beta_CS[4, 2:], value_CS[5] = 0.4, np.nan, 0.7  # no variance, too few cells; a flat prediction counts
+    known = ~np.isnan(beta_CS)
+    r = [np.corrcoef(beta_CS[c, known[c]], value_CS[c, known[c]])[0, 1] for c in range(3)]
+    predicted_CS = torch.tensor(value_CS, requires_grad=True)
+    loss = correlation_loss(predicted_CS, torch.tensor(beta_CS))
+    assert loss.item() == pytest.approx(1 - sum(r) / 4, rel=1e-6)
+    loss.backward()
+    assert predicted_CS.grad is not None and predicted_CS.grad.isfinite().all()
+    assert not predicted_CS.grad[[3, 4]].any() and not predicted_CS.grad[torch.tensor(~known)].any()
+    assert correlation_loss(predicted_CS, torch.full((6, 30), torch.nan)).item() == 0
+
+
+def test_correlation_weight_adds_to_the_error_and_needs_whole_samples(store: Store) -> None:
+    batch = GridDataset(store)[Block(np.arange(30), np.arange(12))]
+    plain, weighted = (outputs_of(build(correlation_weight=weight), batch) for weight in (0.0, 0.5))
+    lost = correlation_loss(plain[0], batch.beta_CS)
+    assert weighted[1].item() == pytest.approx((plain[1] + 0.5 * lost).item(), rel=1e-5)
+    with pytest.raises(ValueError, match=r"correlation_weight=0.5: needs data.sampling=grid"):
+        build(correlation_weight=0.5).fit_statistics(GridDataModule(str(store.path), sampling="pairs"))
+
+
 def test_training_passes_a_block_without_measured_cells(store: Store, tmp_path: Path) -> None:
     plain = GridDataModule(str(store.path), block=(24, 20))
     first = GridSampler(*plain.split.view("train_cpg-train_sample"), (24, 20), 0, 0, 1, lambda: 0).epoch_blocks(0)[0]
@@ -175,6 +200,7 @@ def test_statistics_of_the_training_view_wait_for_a_checkpoint(store: Store, mon
     [
         ({"network": "Store"}, "network='Store': must be a class of"),
         ({"network": "LevyJurgenson", "learning_rate": 0}, "learning_rate=0: must be positive"),
+        ({"network": "Constant", "correlation_weight": -1}, "correlation_weight=-1: must be at least 0"),
         ({"network": "LevyJurgenson", "expression_scaling": "log"}, "expression_scaling='log': must be one of"),
         ({"network": "LevyJurgenson", "variant": 7}, r"variant=7: must be one of \(1, 2, 3, 'port1'\)"),
         ({"network": "LevyJurgenson", "window": 9}, "window=9: must be at least 10"),

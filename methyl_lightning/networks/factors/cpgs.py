@@ -71,6 +71,13 @@ def gene_geometry(cpgs: CpgFeatures, genes: GenePlaces) -> Tensor:
     )
 
 
+def gene_levels(expression_SG: Tensor) -> Tensor:
+    """Return mean, deviation and squared mean of each gene's expression, standardised over genes: [G, 3]."""
+    deviation_G, mean_G = torch.std_mean(expression_SG, 0, correction=0)
+    level_GP = torch.stack([mean_G, deviation_G, mean_G.square()], 1)
+    return (level_GP - level_GP.mean(0)) / level_GP.std(0).clamp(min=1e-6)
+
+
 class Motifs(nn.Module):
     """Scores of 6-mers whose presence near a CpG marks its loadings.
 
@@ -179,7 +186,12 @@ class CpgDescription(nn.Module):
         return GenePlaces(self.start_G, self.end_G, self.strand_G)
 
     def fit(
-        self, cpgs: CpgFeatures, genes: GenePlaces, level_GP: Tensor, gene_loading_GQ: Tensor, loading_CQ: Tensor
+        self,
+        cpgs: CpgFeatures,
+        genes: GenePlaces,
+        level_GP: Tensor,
+        gene_loading_GQ: Tensor,
+        loading_CQ: Tensor | None = None,
     ) -> Tensor:
         """Fit to the training CpGs and return their features [C, P].
 
@@ -190,13 +202,14 @@ class CpgDescription(nn.Module):
         level_GP, gene_loading_GQ
             How strongly each gene is expressed, and its loadings on the leading factors.
         loading_CQ
-            Loadings of the CpGs.
+            Loadings of the CpGs, that motifs mark (None: no motifs).
         """
         self.start_G, self.end_G, self.strand_G = genes
         self.level_GP, self.loading_GQ = level_GP, gene_loading_GQ
         blocks = self._blocks(cpgs)
         self.scaler.fit(blocks)
-        self.motifs.fit(cpgs, self.scaler(torch.cat([block_CP for _, block_CP in blocks], 1)), loading_CQ)
+        if loading_CQ is not None:
+            self.motifs.fit(cpgs, self.scaler(torch.cat([block_CP for _, block_CP in blocks], 1)), loading_CQ)
         blocks.append((WEIGHTS["motif"], self._motif_scores(cpgs)))
         self.scaler.fit(blocks)
         return self.scaler(torch.cat([block_CP for _, block_CP in blocks], 1))

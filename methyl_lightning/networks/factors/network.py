@@ -4,7 +4,6 @@ Legend: C CpGs, S samples, G genes, Q factors, K near genes.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,28 +12,12 @@ from methyl_lightning.networks.baselines.features import cpg_rows
 from methyl_lightning.networks.contract import ClosedFormNetwork, CpgFeatures, TrainingView
 from methyl_lightning.networks.factors.cis import ROWS as CIS_ROWS
 from methyl_lightning.networks.factors.cis import Cis, circumstances, near_classes
-from methyl_lightning.networks.factors.cpgs import CpgDescription
+from methyl_lightning.networks.factors.cpgs import CpgDescription, gene_levels
+from methyl_lightning.networks.factors.lines import Lines, Samples, on_grid, on_pairs
 from methyl_lightning.networks.factors.loadings import Loadings, chromosome_folds, slices
-from methyl_lightning.networks.factors.samples import Expression, Kernel, fill, fill_operator, fit_factors
+from methyl_lightning.networks.factors.samples import Expression, fill, fill_operator, fit_factors, leading_scores
 
 NEAR_FACTORS = 8  # whose loadings on near genes describe a CpG
-FILLED_CPGS = 2_000  # on which the penalty of filling is chosen
-
-
-class Lines(NamedTuple):
-    """Each CpG's mean [C], loadings [C, Q], near genes and the slopes on them [C, K]."""
-
-    mean_C: Tensor
-    loading_CQ: Tensor
-    gene_CK: Tensor
-    slope_CK: Tensor
-
-
-class Samples(NamedTuple):
-    """Predicted factors [S, Q], and the standardised expression [S, G], which lies gene by gene in memory."""
-
-    factor_SQ: Tensor
-    expression_SG: Tensor
 
 
 class MethylationFactors(ClosedFormNetwork):
@@ -81,12 +64,12 @@ class MethylationFactors(ClosedFormNetwork):
             view = view._replace(cpgs=_some(view.cpgs, measured_C), beta_CS=view.beta_CS[measured_C])
         kernel, scale = self.expression.fit(view.expression_SG)
         standard_SG = self.expression(view.expression_SG)
-        operator_SS = fill_operator(kernel, view.beta_CS[:: -(-len(view.beta_CS) // FILLED_CPGS)])
-        scores_SQ, noise_C = self._fit_own_loadings(view.beta_CS, kernel, operator_SS)
+        operator_SS = fill_operator(kernel, view.beta_CS)
+        scores_SQ, noise_C = self._fit_own_loadings(view.beta_CS, operator_SS)
         self.weight_GQ, left_SQ = fit_factors(standard_SG, kernel, scale, scores_SQ)
 
         near_GQ = standard_SG.T @ scores_SQ.float() / len(scores_SQ)
-        level_GP = _levels(view.expression_SG)
+        level_GP = gene_levels(view.expression_SG)
         features_CP = self.description.fit(view.cpgs, view.genes, level_GP, near_GQ[:, :NEAR_FACTORS], self.loading_CQ)
         target_CT = torch.cat([self.mean_C[:, None], self.loading_CQ], 1)
         place = view.cpgs.chrom_C, view.cpgs.position_C
@@ -101,7 +84,7 @@ class MethylationFactors(ClosedFormNetwork):
         self.key_C, order_C = view.cpgs.key_C.sort()
         self.mean_C, self.loading_CQ = self.mean_C[order_C], self.loading_CQ[order_C]
 
-    def _fit_own_loadings(self, beta_CS: Tensor, kernel: Kernel, operator_SS: Tensor) -> tuple[Tensor, Tensor]:
+    def _fit_own_loadings(self, beta_CS: Tensor, operator_SS: Tensor) -> tuple[Tensor, Tensor]:
         """Keep means and loadings of the CpGs.
 
         Returns
@@ -109,20 +92,15 @@ class MethylationFactors(ClosedFormNetwork):
         tuple
             Scores of the samples, variance 1 each: [S, Q]; and variance of the error of a CpG's loadings: [C].
         """
-        gram_SS = torch.zeros_like(kernel.vector_SS)
-        for rows in slices(len(beta_CS)):
-            residual_CS = fill(beta_CS[rows], operator_SS)[1]
-            gram_SS += (residual_CS.T @ residual_CS).double()
-        vector_SQ = torch.linalg.eigh(gram_SS)[1].flip(1)[:, : self.n_factors]
-        scores_SQ = vector_SQ * len(gram_SS) ** 0.5
+        scores_SQ = leading_scores(beta_CS, operator_SS, self.n_factors)
         means, loadings, noises = [], [], []
         for rows in slices(len(beta_CS)):
             mean_C, residual_CS = fill(beta_CS[rows], operator_SS)
             means.append(mean_C)
-            loadings.append(residual_CS @ scores_SQ.float() / len(gram_SS))
+            loadings.append(residual_CS @ scores_SQ.float() / len(scores_SQ))
             noises.append(residual_CS.square().mean(1) - loadings[-1].square().sum(1))
         self.mean_C, self.loading_CQ = torch.cat(means), torch.cat(loadings)
-        return scores_SQ, torch.cat(noises) / len(gram_SS)
+        return scores_SQ, torch.cat(noises) / len(scores_SQ)
 
     def _shrink_own_loadings(self, cpgs: CpgFeatures, predicted_CT: Tensor, near_GQ: Tensor, noise_C: Tensor) -> None:
         """Shrink the own loadings towards those that other chromosomes predict.
@@ -168,21 +146,11 @@ class MethylationFactors(ClosedFormNetwork):
 
     def combine(self, cpgs: Lines, samples: Samples) -> Tensor:
         """Fill the grid: beta_hat_CS."""
-        near_CKS = samples.expression_SG.T[cpgs.gene_CK]
-        beta_CS = torch.addmm(cpgs.mean_C[:, None], cpgs.loading_CQ, samples.factor_SQ.T)
-        return beta_CS + torch.einsum("ck,cks->cs", cpgs.slope_CK, near_CKS)
+        return on_grid(cpgs, samples)
 
     def combine_pairs(self, cpgs: Lines, samples: Samples) -> Tensor:
         """Predict pair by pair: beta_hat_N."""
-        near_NK = samples.expression_SG.gather(1, cpgs.gene_CK)
-        return cpgs.mean_C + (cpgs.loading_CQ * samples.factor_SQ).sum(1) + (cpgs.slope_CK * near_NK).sum(1)
-
-
-def _levels(expression_SG: Tensor) -> Tensor:
-    """Mean, deviation and squared mean of each gene's expression, standardised over genes: [G, 3]."""
-    deviation_G, mean_G = torch.std_mean(expression_SG, 0, correction=0)
-    level_GP = torch.stack([mean_G, deviation_G, mean_G.square()], 1)
-    return (level_GP - level_GP.mean(0)) / level_GP.std(0).clamp(min=1e-6)
+        return on_pairs(cpgs, samples)
 
 
 def _some(cpgs: CpgFeatures, kept_C: Tensor) -> CpgFeatures:

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from methyl_lightning.networks.baselines.features import Standardiser
 from methyl_lightning.networks.baselines.ridge import cpg_means, folds
+from methyl_lightning.networks.factors.loadings import slices
 
 PENALTIES = tuple(0.003 * 10 ** (i / 4) for i in range(17))  # of a kernel whose trace is the number of samples
 LARGEST = 5.0  # standard deviations of a gene's expression
 FILL_PASSES = 4
 POWERS = (1.0, 2.0)  # of a gene's correlation with a factor, by which it may weigh
+FILLED_CPGS = 2_000  # on which the penalty of filling is chosen
 SHARPENED, SHARPENED_FOLDS = 8, 3  # leading factors for which that is tried, on held-out samples
 
 
@@ -143,6 +145,7 @@ def fit_factors(rows_SG: Tensor, kernel: Kernel, scale: float, scores_SQ: Tensor
 
 def fill_operator(kernel: Kernel, beta_CS: Tensor) -> Tensor:
     """Choose, on some CpGs, by which penalty missing cells are filled best: the map that leaves out samples [S, S]."""
+    beta_CS = beta_CS[:: -(-len(beta_CS) // FILLED_CPGS)]
     missing_CS = beta_CS.isnan()
     residual_CS = cpg_means(beta_CS)[1]
     operators = [kernel.leave_one_out(penalty).float() for penalty in PENALTIES]
@@ -166,3 +169,12 @@ def fill(beta_CS: Tensor, operator_SS: Tensor) -> tuple[Tensor, Tensor]:
         residual_CS[some_C] = rows_CS
     shift_C = residual_CS.mean(1)
     return mean_C + shift_C, residual_CS - shift_C[:, None]
+
+
+def leading_scores(beta_CS: Tensor, operator_SS: Tensor, n_factors: int) -> Tensor:
+    """Return what deviations from the CpGs' means share: scores of the samples, variance 1 each, float64 [S, Q]."""
+    gram_SS = torch.zeros(2 * beta_CS.shape[1:], dtype=torch.float64)
+    for rows in slices(len(beta_CS)):
+        residual_CS = fill(beta_CS[rows], operator_SS)[1]
+        gram_SS += (residual_CS.T @ residual_CS).double()
+    return torch.linalg.eigh(gram_SS)[1].flip(1)[:, :n_factors] * len(gram_SS) ** 0.5
