@@ -105,19 +105,18 @@ def write_table(settings: argparse.Namespace) -> None:
         for n_cpgs in settings.cpgs:
             train_C = np.sort(order_C[:n_cpgs])
             of_size = split._replace(cpg=split.cpg | {"train": train_C})
-            rows = []
             for text in settings.models:
-                start = {"cohort": store.path.stem, "model": text, "seed": seed, "cpgs": len(train_C)}
+                row = {"cohort": store.path.stem, "model": text, "seed": seed, "cpgs": len(train_C)}
                 if text == "ceiling":
                     cpg_C, sample_S = split.cpg[settings.part], split.sample[settings.part]
                     best_CS = read_ceiling(store.path, cpg_C, sample_S, train_C)
                     assert best_CS is not None, "only simulated cohorts have a ceiling"
-                    rows.append(start | score(store.beta(cpg_C, sample_S), best_CS))
+                    row |= score(store.beta(cpg_C, sample_S), best_CS)
                 else:
-                    rows.append(start | run(store, of_size, text, seed, settings.part))
-                print(json.dumps(rows[-1]), flush=True)
-            before = [pd.read_csv(settings.table)] if settings.table.exists() else []
-            pd.concat([*before, pd.DataFrame(rows)]).to_csv(settings.table, index=False, float_format="%.4f")
+                    row |= run(store, of_size, text, seed, settings.part)
+                print(json.dumps(row), flush=True)
+                before = [pd.read_csv(settings.table)] if settings.table.exists() else []
+                pd.concat([*before, pd.DataFrame([row])]).to_csv(settings.table, index=False, float_format="%.4f")
 
 
 def draw(tables: list[Path], path: Path) -> None:
