@@ -120,21 +120,22 @@ def write_table(settings: argparse.Namespace) -> None:
 
 
 def draw(tables: list[Path], path: Path) -> None:
-    """Draw MAS-PCC and seconds of the fit against the number of training CpGs, mean over seeds, one row a cohort."""
+    """Draw scores and seconds of the fit against the number of training CpGs, mean over seeds, one row a cohort."""
     table = pd.concat([pd.read_csv(each) for each in tables])
     table["model"] = table["model"].str.partition(":")[0]
-    cohorts = table["cohort"].unique()
+    sizes = table.groupby("cohort", sort=False)["cpgs"].nunique()
+    cohorts = sizes.index[sizes > 1]  # one number of CpGs is no curve
     figure, axes = plt.subplots(
-        len(cohorts), 3, figsize=(12, 3.4 * len(cohorts)), squeeze=False, layout="constrained", sharex=True
+        len(cohorts), 4, figsize=(15, 3.4 * len(cohorts)), squeeze=False, layout="constrained", sharex=True
     )
-    titles = {"mas_pcc": "MAS-PCC", "spearman": "Spearman", "fit_s": "seconds of the fit"}
+    titles = {"mas_pcc": "MAS-PCC", "spearman": "Spearman", "mae": "MAE", "fit_s": "seconds of the fit"}
     for row, cohort in zip(axes, cohorts, strict=True):
         for axis, (column, title) in zip(row, titles.items(), strict=True):
             for model, of_model in table[table["cohort"] == cohort].groupby("model", sort=False):
                 mean = of_model.groupby("cpgs")[column].mean()
                 axis.plot(mean.index, mean, marker="o", label=model, ls=":" if model == "ceiling" else "-")
             axis.set(xscale="log", xlabel="training CpGs", ylabel=title, title=cohort)
-        row[2].set_yscale("log")
+        row[-1].set_yscale("log")
     axes[0, 0].legend(fontsize=7)
     figure.savefig(path, dpi=110)
 
