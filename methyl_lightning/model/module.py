@@ -52,7 +52,7 @@ class MethylationModule(L.LightningModule):
         falls to 0 at the last.
     loss
         ``mae``, of beta; or ``bce``, for calls of single cells: the cross entropy of a read's methylation, every read
-        counted, with the logistic function behind the network.
+        counted, with the logistic function behind a network that isn't bounded.
     correlation_weight
         Weight of a second loss: 1 − the correlation over a block's samples, mean over its CpGs.
     **settings
@@ -176,7 +176,7 @@ class MethylationModule(L.LightningModule):
 
     def link(self, output: Tensor) -> Tensor:
         """Turn what the network gives into beta."""
-        return output.sigmoid() if self.loss == "bce" else output
+        return output.sigmoid() if self.loss == "bce" and not self.network.bounded else output
 
     def training_step(self, batch: GridBatch | PairBatch, batch_idx: int) -> Tensor:
         """Return the mean loss over the measured cells of a block; without any there is no gradient."""

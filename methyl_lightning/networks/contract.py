@@ -99,6 +99,7 @@ class MethylationNetwork(nn.Module, ABC):
 
     gene_within_bp: int | None = None
     closed_form = False
+    bounded = False  # whether what it gives lies between 0 and 1
 
     def fit_statistics(self, data: TrainingData) -> None:
         """Fit what is fitted without gradients, before the first step; by default nothing."""

@@ -72,6 +72,8 @@ class FactorNetwork(MethylationNetwork):
     weight_GQ: Tensor
     most_cells = 50_000_000  # of the training view that the factors are fitted on
 
+    bounded = True
+
     def __init__(self, n_genes: int, n_factors: int = 16, n_filters: int = 64):
         super().__init__()
         if min(n_factors, n_filters) < 1:

@@ -69,6 +69,8 @@ class MethylProphet(MethylationNetwork):
     - the loss is the module's.
     """
 
+    bounded = True
+
     def __init__(self, n_genes: int, window: int, width: int = 32, n_layers: int = 2):
         super().__init__()
         if window < K:
