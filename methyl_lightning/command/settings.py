@@ -3,9 +3,9 @@
 import inspect
 import re
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import UnionType
-from typing import Any, Self, get_args, get_type_hints
+from typing import Any, Self, cast, get_args, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -39,9 +39,7 @@ class Settings(BaseModel):
         """
         plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
         texts = dict(override.lstrip("+").split("=", 1) for override in typed if "=" in override)  # the last counts
-        for name, text in texts.items():
-            if name in cls.model_fields and _is_number(plain[name]) and _takes_text(cls.model_fields[name].annotation):
-                plain[name] = text
+        cls._take_typed(plain, texts)
         try:
             return cls.model_validate(plain)
         except ValidationError as error:
@@ -59,13 +57,20 @@ class Settings(BaseModel):
             wrong = [part for part in error.errors() if part["loc"][0] == names[0]]
             raise InputError(f"{'.'.join(names)}={_shown(value)}: {_wanted(wrong)}") from error
 
+    @classmethod
+    def _take_typed(cls, plain: dict[str, Any], texts: Mapping[str, str], group: str = "") -> None:
+        """Put the text that was typed where Hydra has read a number, or true, and a text is wanted."""
+        for name, field in cls.model_fields.items():
+            value, kind = plain.get(name), cast(Any, field.annotation)
+            if isinstance(kind, type) and issubclass(kind, Settings) and isinstance(value, dict):
+                kind._take_typed(value, texts, f"{group}{name}.")
+            elif f"{group}{name}" in texts and isinstance(value, int | float) and _takes_text(kind):
+                fits = _fits(TypeAdapter[Any](kind, config=STRICT), value)
+                plain[name] = value if fits else texts[f"{group}{name}"]
+
 
 def _wanted(wrong: Iterable[Any]) -> str:
     return " or ".join(dict.fromkeys(part["msg"].lower().split(" or instance of ")[0] for part in wrong))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _takes_text(annotation: Any) -> bool:
@@ -115,9 +120,9 @@ def check_arguments(
                 raise InputError(f"{place}={_shown(value)}: {_wanted(error.errors())}") from error
 
 
-def _fits(adapter: TypeAdapter[Any], text: str) -> bool:
+def _fits(adapter: TypeAdapter[Any], value: Any) -> bool:
     try:
-        adapter.validate_python(text)
+        adapter.validate_python(value)
     except ValidationError:
         return False
     return True

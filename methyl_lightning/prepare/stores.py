@@ -41,7 +41,8 @@ def _check_types(data: DictConfig) -> None:
     if settings.get("selection"):
         check_arguments(settings["selection"], Selection, "data.source.selection", typed)
     data.source = settings
-    data.store = str(data.store)
+    if not isinstance(data.store, str):
+        data.store = dict(override.partition("=")[::2] for override in typed).get("data.store", str(data.store))
 
 
 def prepare_store(data: DictConfig) -> Store:

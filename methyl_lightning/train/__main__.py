@@ -36,7 +36,7 @@ def train(cfg: DictConfig) -> None:
     if requeued is not None:
         cfg.ckpt_path = str(requeued)
     cfg = settings_of_run(cfg)
-    check_settings(cfg)
+    check_settings(cfg, HydraConfig.get().overrides.task)
     if sweep is not None:
         refuse_processes(cfg)
     take_job_folder(folder, goes_on=cfg.ckpt_path is not None or was_here(folder))

@@ -1,6 +1,6 @@
 """Settings of a training that are refused before its first step."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import lightning as L
@@ -45,7 +45,7 @@ class TrainSettings(Settings):
     average_decay: float | None
 
 
-def check_settings(cfg: DictConfig) -> None:
+def check_settings(cfg: DictConfig, typed: Iterable[str] = ()) -> None:
     """Refuse settings that a training would take, or find wrong only when it has run.
 
     Raises
@@ -53,7 +53,7 @@ def check_settings(cfg: DictConfig) -> None:
     InputError
         If a setting is of another type or out of its range.
     """
-    _check_trainer(TrainSettings.of(cfg).trainer)
+    _check_trainer(TrainSettings.of(cfg, typed).trainer)
     check_whole_number("seed", cfg.seed, 0)
     check_whole_number("patience", cfg.patience, 1)
     check_whole_number("score_window", cfg.score_window, 1)

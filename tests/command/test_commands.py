@@ -327,7 +327,7 @@ def test_help_shows_groups_and_settings(tmp_path: Path, name: str, words: list[s
         (["data.most_variable=121"], ["simulated.h5: 120 CpGs have a variance", "lower data.most_variable"]),
         (["data.split_file=none.json"], ["none.json: no such split"]),
         (["data.split_file=stores/simulated.h5"], ["stores/simulated.h5: not a saved split"]),
-        (["trainer.max_steps=many"], ["Trainer"]),
+        (["trainer.max_steps=many"], ["trainer.max_steps=many", "integer"]),
         (["trainer.devices=0"], ["devices=0"]),
         (["+trainer.nonsense=1"], ["nonsense"]),
         (["+trainer.sync_batchnorm=true"], ["sync_batchnorm=true", "leave it out"]),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import process
 
-from methyl_lightning.command.run import threads
+from methyl_lightning.command import threads
 
 KEYS = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "GOMP_SPINCOUNT")
 

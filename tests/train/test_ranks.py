@@ -24,6 +24,8 @@ def test_torchrun_and_going_on_with_one_process(workplace: Path, tmp_path: Path)
     assert [end["GridDataModule"]["blocks"] for end in ends] == [8, 8]
     weights = {name for name in ends[0]["state_dict"] if name.endswith(("weight", "bias"))}
     for name in weights:  # not the running statistics, which are of the first process's blocks
+        if name.endswith("convolution.bias"):  # batch normalisation takes it out: its gradient is rounding alone
+            continue
         torch.testing.assert_close(ends[0]["state_dict"][name], ends[1]["state_dict"][name], rtol=1e-4, atol=1e-5)
 
     taken: list[int] = []

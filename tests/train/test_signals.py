@@ -100,7 +100,7 @@ def test_one_that_dies_ends_both_within_a_minute(workplace: Path, tmp_path: Path
     said = run.communicate(timeout=60)[1].decode().splitlines()
     assert run.returncode == 2 and "Traceback" not in "".join(said)
     assert said[-1].startswith("error: process 1 of 2 ended (SIGKILL) at step ")
-    assert "go on with: python -m methyl_lightning.train ckpt_path=" in said[-1]
+    assert "last validation with: python -m methyl_lightning.train ckpt_path=" in said[-1]
 
 
 def test_the_first_of_two_processes_ends_both(workplace: Path, tmp_path: Path) -> None:
