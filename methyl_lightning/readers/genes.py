@@ -125,7 +125,10 @@ def _read_features(path: Path, kind: str) -> pd.DataFrame:
     columns = {key: np.asarray(found.get(key, [""] * len(rows)), dtype=object) for key in keys}
     table = pd.DataFrame({name: rows[name].astype(object) for name in ("start", "end", "strand")})
     table = table.assign(chrom=rows["seqname"].astype(str), symbol=_first(columns, SYMBOL_KEYS))
-    table["id"] = pd.Series(_first(columns, ID_KEYS), dtype=str).str.removeprefix("gene:").str.removeprefix("gene-")
+    # in GFF3 the ID of a transcript or an exon is its own, and the Parent of a transcript the gene
+    own_id = kind == GFF3 and features is not FEATURES[0]
+    id_keys = ["gene_id", *(["Parent"] if features is FEATURES[1] else [])] if own_id else ID_KEYS
+    table["id"] = pd.Series(_first(columns, id_keys), dtype=str).str.removeprefix("gene:").str.removeprefix("gene-")
     table = table[table["strand"].isin(["+", "-"])]
     table = table.astype({"start": np.int64, "end": np.int64})
     if features is FEATURES[2]:
@@ -179,8 +182,8 @@ def without_version(name: str) -> str:
 def locate_genes(path: Path, names: list[str], assembly: str = "") -> pd.DataFrame:
     """Make the gene table, one row for each name of an expression table: a symbol, or an Ensembl id of any version.
 
-    Of several rows of one gene the one on a standard chromosome (1–22, X, Y, M) is taken, of these the longest. A gene
-    without coordinates has chrom "", start −1 and end −1. The log says the format, how many genes have coordinates, and
+    Of several rows of one gene the one on a standard chromosome (1–22, X, Y, M) is taken, of these the longest, of the
+    two copies of a pseudoautosomal gene that on X. A gene without coordinates has chrom "", start −1 and end −1. The log says the format, how many genes have coordinates, and
     how many lie at several places.
 
     Parameters
@@ -208,7 +211,8 @@ def locate_genes(path: Path, names: list[str], assembly: str = "") -> pd.DataFra
         raise InputError(f"{path}: is of {named}, the cohort of {assembly}; give the genes of {assembly}")
     table = read_genes(path)
     table = table.assign(standard=table["chrom"].isin(STANDARD_CHROMOSOMES), span=table["end"] - table["start"])
-    table = table.sort_values(["standard", "span"], ascending=False, kind="stable").reset_index(drop=True)
+    table = table.assign(x=table["chrom"] != "chrY")
+    table = table.sort_values(["standard", "span", "x"], ascending=False, kind="stable").reset_index(drop=True)
     row_of: dict[str, int] = {}
     for row, key in chain(enumerate(table["symbol"]), enumerate(table["id"])):
         row_of.setdefault(without_version(key), row)

@@ -230,3 +230,26 @@ def test_bad_annotation_is_refused(tmp_path, lines, words):
     with pytest.raises(InputError, match=f"genes.txt: {words}") as refusal:
         locate_genes(path, ["PLUS", "MINUS"])
     assert "\n" not in str(refusal.value)
+
+
+def test_transcripts_of_gff3_are_joined_by_their_parent(tmp_path):
+    lines = [
+        "##gff-version 3",
+        "chr2\tx\tmRNA\t1001\t5000\t.\t+\t.\tID=rna0;Parent=gene-A;gene=A",
+        "chr2\tx\tmRNA\t1501\t7000\t.\t+\t.\tID=rna1;Parent=gene-A;gene=A",
+        "chr2\tx\tmRNA\t9001\t9500\t.\t+\t.\tID=rna2;Parent=gene-A;gene=A",
+    ]
+    path = tmp_path / "a.gff3"
+    path.write_text("\n".join(lines) + "\n")
+    (gene,) = locate_genes(path, ["A"]).itertuples()
+    assert (gene.chrom, gene.start, gene.end) == ("chr2", 1000, 7000)
+
+
+@pytest.mark.parametrize("tag", ["", "_PAR_Y"])
+def test_pseudoautosomal_gene_lies_on_x(tmp_path, tag):
+    line = '{}\tx\tgene\t{}\t{}\t.\t+\t.\tgene_id "ENSG00000185960.14{}"; gene_name "SHOX";'
+    path = tmp_path / "a.gtf"
+    path.write_text(line.format("chrY", 535079, 570146, tag) + "\n" + line.format("chrX", 585079, 620146, "") + "\n")
+    for name in ("SHOX", "ENSG00000185960"):
+        (gene,) = locate_genes(path, [name]).itertuples()
+        assert (gene.chrom, gene.start) == ("chrX", 585_078)
