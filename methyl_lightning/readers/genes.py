@@ -183,8 +183,8 @@ def locate_genes(path: Path, names: list[str], assembly: str = "") -> pd.DataFra
     """Make the gene table, one row for each name of an expression table: a symbol, or an Ensembl id of any version.
 
     Of several rows of one gene the one on a standard chromosome (1–22, X, Y, M) is taken, of these the longest, of the
-    two copies of a pseudoautosomal gene that on X. A gene without coordinates has chrom "", start −1 and end −1. The log says the format, how many genes have coordinates, and
-    how many lie at several places.
+    two copies of a pseudoautosomal gene that on X. A gene without coordinates has chrom "", start −1 and end −1. The
+    log says the format, how many genes have coordinates, and how many lie at several places.
 
     Parameters
     ----------
