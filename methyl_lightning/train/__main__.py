@@ -8,6 +8,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
+from torch import distributed
 
 from methyl_lightning.command.run import Stopped, run_command
 from methyl_lightning.command.run_folder import is_first_process, save_config, take_job_folder
@@ -118,6 +119,8 @@ def fit_all(
     for name, model in cfg.references.items():
         reference = build_module(model, store, cfg.seed)
         fit_and_test(cfg, reference, datamodule, folder / "references" / name, name, [])
+    if distributed.is_initialized():
+        distributed.destroy_process_group()  # threads of gloo that are left to the end of Python may abort it
     if is_first_process() and not cfg.trainer.get("fast_dev_run"):
         evaluate_ceiling(store, datamodule.split, folder / "references" / "ceiling", datamodule.split_seed)
 
