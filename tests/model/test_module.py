@@ -15,6 +15,7 @@ import torch
 from conftest import SMALL, command, files, process, rewrite
 from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from methyl_lightning.data.batches import GridBatch, PairBatch
 from methyl_lightning.data.datamodule import Block, GridDataModule, GridDataset, GridSampler
@@ -366,13 +367,18 @@ def test_two_processes_share_the_blocks_and_the_test(workplace: Path, tmp_path: 
     epoch_1, epoch_2 = (GridSampler(*train_view, (24, 20), 0, 0, 1, lambda: 0).epoch_blocks(epoch) for epoch in (0, 1))
     trained = torch.load(folder / "last.ckpt", weights_only=True)
     assert trained["global_step"] == 6
-    two = averaged_training([build_module(cfg.model, store, 0) for _ in "ab"], datamodule, (epoch_1 + epoch_2)[:12])
-    one = averaged_training([build_module(cfg.model, store, 0)], datamodule, (epoch_1 + epoch_2)[:12:2])
-    for name, value in two.state_dict().items():
-        # batch normalisation takes the bias out: its gradient is rounding alone, and the running mean follows it
-        if name.endswith(("convolution.bias", "normalisation.running_mean")):
-            continue
-        torch.testing.assert_close(trained["state_dict"][name], value, rtol=1e-4, atol=1e-5, msg=name)
+    start = [build_module(cfg.model, store, 0) for _ in "abc"]
+    weights = {name: value.detach().clone() for name, value in start[0].named_parameters()}
+    two = averaged_training(start[:2], datamodule, (epoch_1 + epoch_2)[:12])
+    one = averaged_training(start[2:], datamodule, (epoch_1 + epoch_2)[:12:2])
+
+    def distance(values: dict[str, Tensor], others: dict[str, Tensor]) -> float:
+        """Return the Euclidean distance of all weights together, as Adam makes a step of what is rounding alone."""
+        return sum(float((values[name] - others[name]).square().sum()) for name in weights) ** 0.5
+
+    moved = distance(two.state_dict(), weights)
+    assert distance(trained["state_dict"], two.state_dict()) < 0.02 * moved
+    assert distance(one.state_dict(), two.state_dict()) > 0.2 * moved
     shared_CS, alone_CS = predict_grid(two, store, *test_view), predict_grid(one, store, *test_view)
     assert np.abs(shared_CS - alone_CS).max() > 0.01
 
