@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -226,3 +227,11 @@ def tiny_store(path: Path, **changes: Any) -> Store:
     }
     write_store(path, **values | changes)
     return Store(path)
+
+
+@pytest.fixture
+def elsewhere(workplace: Path, tmp_path: Path) -> Path:
+    """Make an empty working folder with copies of the store and of the run."""
+    shutil.copytree(workplace / "stores", tmp_path / "stores")
+    shutil.copytree(workplace / "run", tmp_path / "run", ignore=shutil.ignore_patterns("*.h5ad", "figures", "log"))
+    return tmp_path

@@ -1,9 +1,6 @@
-"""IDX files or an .npz → images and labels. Axis letters: N images, H rows, W columns."""
+"""IDX files → images and labels. Axis letters: N images, H rows, W columns."""
 
 import gzip
-import hashlib
-import urllib.request
-import zipfile
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -13,14 +10,6 @@ import numpy as np
 from methyl_lightning.files import InputError
 
 CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
-# MD5 as stated in the README of zalandoresearch/fashion-mnist
-MD5 = {
-    "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-    "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
-    "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
-    "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
-}
 
 
 class Split(NamedTuple):
@@ -32,37 +21,10 @@ class Split(NamedTuple):
     test_label_N: np.ndarray
 
 
-def load(path: Path, seed: int) -> Split:
-    """Read a folder with the four gzip IDX files, or an .npz that is split 80/20 within each class.
-
-    Parameters
-    ----------
-    path
-        The folder, or an .npz with ``images`` (N, 28, 28) and ``row_label`` (N,), uint8.
-    seed
-        Of the .npz split; the IDX files come split.
-    """
-    if path.suffix != ".npz":
-        train_NHW, train_label_N, test_NHW, test_label_N = (read_idx(path / name) for name in MD5)
-        train = _checked(train_NHW, train_label_N, f"{path}/train-*")
-        return Split(*train, *_checked(test_NHW, test_label_N, f"{path}/t10k-*"))
-    try:
-        with np.load(path) as arrays:
-            images_NHW, label_N = _checked(arrays["images"], arrays["row_label"], str(path))
-    except KeyError:
-        raise InputError(f"{path} needs the arrays images and row_label") from None
-    except InputError:
-        raise
-    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"cannot read {path} as .npz: {error}") from None
-    rng = np.random.default_rng(seed)
-    is_test_N = np.zeros(len(label_N), dtype=bool)
-    for label in np.unique(label_N):
-        members = rng.permutation(np.flatnonzero(label_N == label))
-        if len(members) < 5:
-            raise InputError(f"{path}: {len(members)} images of class {label}; the 80/20 split needs at least 5")
-        is_test_N[members[: round(0.2 * len(members))]] = True
-    return Split(images_NHW[~is_test_N], label_N[~is_test_N], images_NHW[is_test_N], label_N[is_test_N])
+def load(folder: Path) -> Split:
+    """Read a folder with the four gzip IDX files, as Debian's package dataset-fashion-mnist lays them out."""
+    parts = [_images(folder, name) for name in ("train", "t10k")]
+    return Split(*parts[0], *parts[1])
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -70,7 +32,7 @@ def read_idx(path: Path) -> np.ndarray:
     try:
         content = gzip.decompress(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path} is missing; --data FOLDER --download fetches it, --data also takes .npz") from None
+        raise InputError(f"{path} is missing; it comes with Debian's package dataset-fashion-mnist") from None
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} is not a whole gzip file: {error}") from None
     start = 4 + 4 * content[3] if content[:3] == b"\x00\x00\x08" and len(content) > 3 else 4
@@ -83,29 +45,11 @@ def read_idx(path: Path) -> np.ndarray:
     return values.reshape(shape)
 
 
-def download(folder: Path) -> None:
-    """Fetch the IDX files that the folder lacks; each of the four must match its MD5 before it is kept."""
-    for name, expected in MD5.items():
-        path = folder / name
-        try:
-            fetched = None if path.exists() else urllib.request.urlopen(f"{URL}/{name}", timeout=30).read()
-            found = hashlib.md5(path.read_bytes() if fetched is None else fetched, usedforsecurity=False).hexdigest()
-            if found != expected:
-                raise InputError(f"{path}: MD5 {found}, but the dataset's README states {expected}")
-            if fetched is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-                part = folder / f"{name}.part"
-                part.write_bytes(fetched)
-                part.replace(path)
-        except OSError as error:  # urllib's errors are OSErrors
-            raise InputError(f"cannot fetch {URL}/{name} into {folder}: {error}") from None
-
-
-def _checked(images: np.ndarray, labels: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
-    if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (28, 28) or labels.dtype != np.uint8:
-        raise InputError(
-            f"{name}: images {images.dtype} {images.shape}, labels {labels.dtype}; needs uint8 (N, 28, 28)"
-        )
+def _images(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = (read_idx(folder / f"{name}-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
+    name = f"{folder}/{name}-*"
+    if images.ndim != 3 or images.shape[1:] != (28, 28):
+        raise InputError(f"{name}: images {images.shape}; needs (N, 28, 28)")
     if len(images) == 0 or labels.shape != images.shape[:1] or labels.max() >= len(CLASSES):
         raise InputError(f"{name}: needs one label, 0 to 9, for each of {len(images)} images, and at least one image")
     return images.astype(np.float32) / 255, labels.astype(np.int64)

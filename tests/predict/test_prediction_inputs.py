@@ -18,15 +18,11 @@ from scipy import io, sparse
 from methyl_lightning.data.store import Store
 from methyl_lightning.files import InputError
 from methyl_lightning.model.checkpoint import export_folder
-from methyl_lightning.model.conformal import calibrate, calibrate_grid, coverage, interval
-from methyl_lightning.model.record import QUANTILES
 from methyl_lightning.predict import predict
 from methyl_lightning.predict.aggregation import average_matrix
 from methyl_lightning.predict.genes import index_genes, match_genes, read_aliases
-from methyl_lightning.predict.scale import TrainingScale, to_training_scale
 from methyl_lightning.readers.expression import open_expression
 from methyl_lightning.readers.genes import gene_key
-from methyl_lightning.readers.units import recognise_units, to_linear
 
 GENES = pd.DataFrame({"id": ["TP53", "ENSG00000141736", "C1orf112"], "symbol": ["TP53", "ERBB2", "C1orf112"]})
 
@@ -127,50 +123,6 @@ def test_units_do_not_matter_once_recognised(checkpoint: Path, cells: anndata.An
         np.testing.assert_allclose(found.X, by_library.X, atol=2e-3)
 
 
-def test_units_are_recognised_from_shallow_cells() -> None:
-    rng = np.random.default_rng(1)
-    counts = rng.poisson(rng.gamma(0.4, 2, size=(40, 500)))
-    share = counts / counts.sum(axis=1, keepdims=True) * 1e4
-
-    def recognised(values: np.ndarray, fallback: str = "log1p", **uns: Any) -> str:
-        rows = [row[row > 0].astype(np.float32) for row in values]
-        return recognise_units(rows, uns, fallback).units
-
-    assert recognised(counts) == "counts"
-    assert recognised(share) == "cpm"
-    assert recognised(np.log1p(share)) == "log1p"
-    assert recognised(np.log2(share + 1)) == "log2"
-    bulk = rng.normal(8, 2, size=(40, 500)).clip(0)
-    assert recognised(bulk) == "log1p" and recognised(bulk, "log2") == "log2"
-    assert "assumed" in recognise_units(list(bulk), {}, "log2").reason
-    assert recognised(bulk * 2) == "log2"
-    for units, values in (("log1p", np.log1p(share)), ("log2", np.log2(share + 1)), ("cpm", share)):
-        np.testing.assert_allclose(to_linear(values, units), share, atol=1e-6)
-        np.testing.assert_allclose(to_linear(sparse.csr_matrix(values), units).toarray(), share, atol=1e-6)
-
-
-def test_samples_are_brought_to_the_training_scale() -> None:
-    rng = np.random.default_rng(2)
-    training = np.log2(rng.gamma(1, 100, size=(300, 50)) + 1)
-    quantiles = np.quantile(training, QUANTILES, axis=0)
-    scale = TrainingScale.of_genes("log2(norm+1)", (np.exp2(training) - 1).mean(axis=0), quantiles)
-    shallow = (np.exp2(training[:4]) - 1) * np.array([[0.01], [0.5], [3], [0]])
-    library = np.exp2(to_training_scale(shallow, scale, "library").astype(np.float64)) - 1
-    np.testing.assert_allclose(library.sum(axis=1), [scale.linear_total] * 3 + [0], rtol=1e-5)
-    np.testing.assert_allclose(library[0] / library[0].sum(), shallow[0] / shallow[0].sum(), rtol=1e-5)
-    for match in ("library", "quantile", "none"):
-        of_sparse = to_training_scale(sparse.csr_matrix(shallow), scale, match)
-        np.testing.assert_allclose(of_sparse, to_training_scale(shallow, scale, match), rtol=1e-6)
-    matched = to_training_scale(shallow[:3] ** 2, scale, "quantile")
-    assert (np.argsort(matched[0]) == np.argsort(shallow[0])).all()
-    np.testing.assert_allclose(np.quantile(matched, [0.1, 0.5, 0.9]), np.quantile(training, [0.1, 0.5, 0.9]), atol=0.3)
-    tied = to_training_scale(np.array([[0.0, 0, 5, 0, 7]]), scale._replace(sorted_N=np.arange(5.0)), "quantile")
-    np.testing.assert_allclose(tied, [[1, 1, 3, 1, 4]])
-    np.testing.assert_allclose(to_training_scale(shallow[1:2] * 2, scale, "none"), training[1:2], rtol=1e-5)
-    with pytest.raises(InputError, match=r"are not log2\(x\+1\)"):
-        to_training_scale(shallow, scale._replace(units="vst"), "library")
-
-
 def test_genes_are_matched_by_any_of_their_names(tmp_path: Path) -> None:
     (tmp_path / "genes.tsv").write_text("symbol\tensembl\talias\nERBB2\tENSG00000141736\tHER2|NEU\n")
     aliases = read_aliases(tmp_path / "genes.tsv")
@@ -230,37 +182,6 @@ def test_shallow_samples_are_taken_together(checkpoint: Path, cells: anndata.Ann
     sums = np.stack([cells.X[start::2].toarray().sum(axis=0) for start in (0, 1)])
     pseudobulk = anndata.AnnData(sums, var=cells.var)
     np.testing.assert_allclose(labels.X, predict(checkpoint, pseudobulk).X, atol=1e-5)
-
-
-def test_calibration_covers_new_cells_and_says_so_when_there_are_few() -> None:
-    rng = np.random.default_rng(4)
-    predicted = rng.random(40_000)
-    measured = (predicted + rng.normal(0, 0.02 + 0.2 * predicted * (1 - predicted))).clip(0, 1)
-    half = 20_000
-    calibration = calibrate(measured[:half], predicted[:half])
-    assert len(calibration.low) == 10 and calibration.cells == half
-    assert coverage(calibration, measured[half:], predicted[half:]) == pytest.approx(0.9, abs=0.012)
-    low, high = interval(calibration, np.array([0.03, 0.5]))
-    assert high[1] - low[1] > 2 * (high[0] - low[0])
-    none = calibrate(np.full(5, np.nan), np.zeros(5))
-    assert [bound.tolist() for bound in interval(none, np.array([0.3]))] == [[0.0], [1.0]]
-    # ten cells allow no 5 % tail: the bound is the whole range
-    assert interval(calibrate(measured[:10], predicted[:10]), np.array([0.4]))[1].tolist() == [1.0]
-
-
-def test_calibration_on_a_grid_covers_new_cpgs_and_patients() -> None:
-    """Few CpGs and patients have errors of their own: quantiles of all their cells are too narrow for others."""
-    narrow, wide = [], []
-    for seed in range(24):
-        rng = np.random.default_rng(seed)
-        shift_CS = 0.15 * rng.normal(size=(80, 1)) + 0.15 * rng.normal(size=20)
-        predicted_CS = rng.uniform(0.3, 0.7, (80, 20))
-        measured_CS = (predicted_CS + shift_CS + 0.03 * rng.normal(size=(80, 20))).clip(0, 1)
-        known = measured_CS[:40, :10], predicted_CS[:40, :10]
-        held = measured_CS[40:, 10:].ravel(), predicted_CS[40:, 10:].ravel()
-        narrow.append(coverage(calibrate(known[0].ravel(), known[1].ravel()), *held))
-        wide.append(coverage(calibrate_grid(*known), *held))
-    assert np.mean(narrow) < 0.885 < 0.895 < np.mean(wide) < 0.92
 
 
 def refused(folder: Path, *overrides: str) -> str:
@@ -447,18 +368,6 @@ def test_means_of_groups_are_read_back(checkpoint: Path, cells: anndata.AnnData,
     again = predict(checkpoint, cells, tmp_path / "out_by_kind" / "means.tsv")
     assert again.var_names.tolist() == store.cpgs["id"].tolist()
     np.testing.assert_array_equal(again.X, anndata.read_h5ad(tmp_path / "out.h5ad").X)
-
-
-def test_genome_of_another_assembly_is_told_by_its_length(monkeypatch: Any, tmp_path: Path) -> None:
-    from methyl_lightning.readers import assemblies
-    from methyl_lightning.readers.fasta import open_fasta
-
-    monkeypatch.setattr(assemblies, "LENGTHS", {"hg19": {"chr1": 400}, "hg38": {"chr1": 300}})
-    of = "the checkpoint was trained on"
-    with open_fasta(written(tmp_path / "genome.fa", f">1\n{'ACG' * 100}")) as fasta:
-        assemblies.refuse_assembly(fasta.path, fasta.lengths(), "hg38", of)
-        with pytest.raises(InputError, match="is hg38 by the length of chr1, the checkpoint was trained on hg19"):
-            assemblies.refuse_assembly(fasta.path, fasta.lengths(), "hg19", of)
 
 
 def test_checkpoints_that_cannot_be_read_are_named(place: Path) -> None:

@@ -20,6 +20,7 @@ from methyl_lightning.prepare.windows import (
     refuse_wrong_probes,
     reverse_complement,
 )
+from methyl_lightning.readers import assemblies
 from methyl_lightning.readers.fasta import find_centres, genome_windows, open_fasta, probe_windows
 from methyl_lightning.readers.probes import locate_cpgs
 
@@ -371,3 +372,13 @@ def test_hm450_probes_stand_on_cg_in_hg19(tmp_path):
     lying.assign(pos_hg19=lying["pos_hg19"] + 5_000).to_parquet(shifted)
     with pytest.raises(InputError, match="another assembly"):
         check(genome, shifted, lying["probe"].tolist(), base=1)
+
+
+def test_genome_of_another_assembly_is_told_by_its_length(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(assemblies, "LENGTHS", {"hg19": {"chr1": 400}, "hg38": {"chr1": 300}})
+    of = "the checkpoint was trained on"
+    (tmp_path / "genome.fa").write_text(f">1\n{'ACG' * 100}\n")
+    with open_fasta(tmp_path / "genome.fa") as fasta:
+        assemblies.refuse_assembly(fasta.path, fasta.lengths(), "hg38", of)
+        with pytest.raises(InputError, match="is hg38 by the length of chr1, the checkpoint was trained on hg19"):
+            assemblies.refuse_assembly(fasta.path, fasta.lengths(), "hg19", of)

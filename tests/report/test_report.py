@@ -13,7 +13,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import assert_refused, command, files
+from conftest import command, files
 from omegaconf import OmegaConf
 from scipy import stats
 
@@ -27,12 +27,9 @@ from methyl_lightning.report.page import draw, extremes, gather, write_report
 from methyl_lightning.report.runs import find_runs, read_run, results, test_sets
 from methyl_lightning.report.tables import (
     best_and_worst,
-    calibration,
-    calibration_error,
     cpg_scores,
     in_short,
     number,
-    p_value,
 )
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -209,11 +206,6 @@ def test_short_answer_sets_the_model_beside_what_it_must_beat(found: report_page
         assert {"overlap": "no sign"}.get(words, words) in in_short(changed, pd.DataFrame([paired]))[0]
 
 
-def test_numbers_are_written_as_people_read_them() -> None:
-    assert [number(value) for value in (-0.12345, 0.0, None, float("nan"))] == ["−0.123", "0.000", "–", "–"]
-    assert [p_value(p) for p in (0.0001, 0.0123, 1.0, float("nan"))] == ["p < 0.001", "p 0.012", "p 1.000", "–"]
-
-
 def test_cpg_scores_are_scipy_s(found: report_page.Results, run: Path) -> None:
     data = anndata.read_h5ad(run / f"predictions_{HEADLINE}.h5ad")
     scores = cpg_scores(data)
@@ -243,25 +235,6 @@ def test_best_and_worst_are_in_order_with_their_genes(found: report_page.Results
         (cells,) = [cells for _, cells in page.rows if cells[0].strip() == row.cpg]
         assert cells[2].strip() == (row.nearest_gene or "none")
         assert numbers(cells[5]) == [round(row.pearson, 3)]
-
-
-def test_calibration_is_a_plain_loop_s() -> None:
-    predicted_SC = np.array([[-0.2, 0.0, 0.05], [0.1, 0.95, 1.0], [1.3, 0.15, 0.5]])
-    measured_SC = np.array([[0.1, 0.2, np.nan], [0.3, 0.9, 0.8], [1.0, 0.0, 0.4]])
-    bins = calibration(anndata.AnnData(X=predicted_SC, layers={"measured": measured_SC}))
-    expected: dict[tuple[float, float], list[float]] = {}
-    for predicted, measured in zip(predicted_SC.flat, measured_SC.flat, strict=True):
-        if np.isnan(measured):
-            continue
-        tenth = min(int(predicted * 10), 9)
-        edges = (tenth / 10, (tenth + 1) / 10)
-        edges = (-np.inf, 0.0) if predicted < 0 else (1.0, np.inf) if predicted > 1 else edges
-        expected.setdefault(edges, []).append(measured)
-    found = {(row.low, row.high): (row.n, row.measured) for row in bins.itertuples()}
-    assert found == {edges: (len(values), pytest.approx(np.mean(values))) for edges, values in expected.items()}
-    assert bins["n"].sum() == 8 and bins["low"].is_monotonic_increasing
-    distance = (bins["predicted"] - bins["measured"]).abs()
-    assert calibration_error(bins) == pytest.approx((distance * bins["n"]).sum() / 8)
 
 
 def test_figures_show_the_models(found: report_page.Results) -> None:
@@ -367,78 +340,6 @@ def test_page_lies_beside_the_runs(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "a" / "x")
     shutil.copytree(run, tmp_path / "b")
     assert beside([str(tmp_path / "a" / "*"), str(tmp_path / "b")]) == tmp_path / "report.html"
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "words"),
-    [
-        ("metrics.json", "{", ["metrics.json: missing or broken", "methyl_lightning.train or .evaluate"]),
-        ("metrics.json", "{}", ["metrics.json: holds no 'test_cpg-train_sample'"]),
-        ("metrics.json", json.dumps(dict.fromkeys(TEST_VIEWS, 1)), ["metrics.json: ", "holds no metrics"]),
-        ("usage.json", '{"steps": "x", "train_seconds": 1, "peak_rss_gb": 1}', ["usage.json: steps: input should be"]),
-        ("data.json", '{"n_cpgs": 5}', ["data.json: n_samples: field required"]),
-        ("split.json", '{"cpg": 5, "sample": {}}', ["split.json: cpg: input should be an object"]),
-        ("config.yaml", "\0", ["config.yaml: not the settings of a training run"]),
-        ("references/constant/metrics.json", "", ["constant/metrics.json: missing or broken"]),
-        ("config.yaml", "a: [", ["config.yaml: not the settings of a training run"]),
-        ("config.yaml", "a: 1", ["config.yaml: not the settings of a training run"]),
-        ("config.yaml", None, ["config.yaml: no such file"]),
-        ("split.json", None, ["split.json: missing or broken"]),
-        ("data.json", "{", ["data.json: missing or broken"]),
-        (f"predictions_{HEADLINE}.h5ad", None, [f"predictions_{HEADLINE}.h5ad: no such predictions", "evaluate"]),
-        (f"predictions_{HEADLINE}.h5ad", "HDF", [f"predictions_{HEADLINE}.h5ad: truncated or not predictions"]),
-        ("strata.csv", "", ["strata.csv: not a table"]),
-        ("log/0/metrics.csv", "", ["log/0/metrics.csv: not a table"]),
-    ],
-)
-def test_a_broken_run_is_one_line_and_nothing_is_written(
-    copy: Path, name: str, text: str | None, words: list[str]
-) -> None:
-    if text is None:
-        (copy / name).unlink()
-    else:
-        (copy / name).write_text(text)
-    before = files(copy.parent)
-    result = command("report", ["runs=run"], copy.parent)
-    assert_refused(result, *words)
-    assert result.status == 2 and files(copy.parent) == before
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("mae", "bad"),
-        ("mae", [1]),
-        ("mae_ci95", "x"),
-        ("mae_ci95", [1]),
-        ("n_pairs", "x"),
-        ("pearson", {}),
-        ("mae", ...),
-    ],
-)
-def test_metrics_that_are_text_are_one_line(copy: Path, name: str, value: Any) -> None:
-    metrics = json.loads((copy / "metrics.json").read_text())
-    metrics[HEADLINE].pop(name)
-    if value is not ...:
-        metrics[HEADLINE][name] = value
-    (copy / "metrics.json").write_text(json.dumps(metrics))
-    assert_refused(command("report", ["runs=run"], copy.parent), f"metrics.json: {HEADLINE}.{name}", "make it again")
-
-
-@pytest.mark.parametrize(
-    ("overrides", "words"),
-    [
-        ([], ["runs=FOLDER", "sweep=FOLDER"]),
-        (["runs=a", "sweep=b"], ["runs=FOLDER", "not both"]),
-        (["runs=nowhere"], ["nowhere: no run folder there", "methyl_lightning.train"]),
-        (["runs=[]"], ["runs=[]", "no run folder"]),
-        (["runs=nowhere", "output=page.txt"], ["output=page.txt: must end in .html"]),
-        (["nonsense=1"], ["nonsense"]),
-    ],
-)
-def test_wrong_words_are_one_line(tmp_path: Path, overrides: list[str], words: list[str]) -> None:
-    assert_refused(command("report", overrides, tmp_path), *words)
-    assert files(tmp_path) == set()
 
 
 def test_a_reference_is_no_run_of_its_own(run: Path) -> None:
