@@ -1,6 +1,6 @@
-"""Sequences at two bits a base, as checkpoints hold them, read row by row.
+"""Numbers of CpGs as small as checkpoints hold them: sequences at two bits a base, columns of few values as codes.
 
-Legend: C CpGs, L bases, B bytes, U rows with an unknown base.
+Legend: C CpGs, L bases, B bytes, U rows with an unknown base, P columns, V distinct values.
 """
 
 from collections.abc import Mapping
@@ -87,3 +87,22 @@ class PackedSequences:
             return cls.pack(arrays["sequence"])
         bases, row, unknown = (arrays[f"sequence_{name}"] for name in ("bases", "row", "unknown"))
         return cls(bases, row, unknown, int(arrays["window"]))
+
+
+def pack_columns(value_CP: np.ndarray) -> dict[str, Tensor]:
+    """Return each column as its distinct values and one or two bytes a row, or as it is where there are too many."""
+    tensors = {}
+    for column, value_C in enumerate(np.asarray(value_CP).T):
+        value_V, code_C = np.unique(value_C, return_inverse=True)
+        kind = np.uint8 if len(value_V) <= 2**8 else np.int16
+        if len(value_V) > 2**15:
+            value_V, code_C, kind = value_C.copy(), code_C[:0], np.uint8
+        tensors[f"values_{column}"] = torch.from_numpy(value_V)
+        tensors[f"codes_{column}"] = torch.from_numpy(code_C.astype(kind))
+    return tensors
+
+
+def unpack_columns(arrays: Mapping[str, np.ndarray], n_columns: int) -> np.ndarray:
+    """Return the columns that :func:`pack_columns` has taken apart, float32 [C, P]."""
+    columns = ((arrays[f"values_{column}"], arrays[f"codes_{column}"]) for column in range(n_columns))
+    return np.stack([value_V[code_C] if len(code_C) else value_V for value_V, code_C in columns], axis=1)

@@ -3,6 +3,7 @@
 Legend: C CpGs, S samples, G genes, L bases, N (CpG, gene) entries, Q quantiles or components.
 """
 
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from methyl_lightning.data.store import ANNOTATION, GENE_COLUMNS, Distances, Store
-from methyl_lightning.model.packed import PackedSequences
+from methyl_lightning.model.packed import PackedSequences, pack_columns, unpack_columns
 
 QUANTILES = (np.arange(10) + 0.5) / 10  # each stands for a tenth of the samples
 # of what stands for the training's expression: 5 MB of loadings at 20,000 genes
@@ -61,7 +62,7 @@ class TrainingRecord(NamedTuple):
         """Return the numbers by name."""
         return {
             **self.sequence_CL.tensors(),
-            "annotation": torch.from_numpy(np.array(self.annotation_CP)),
+            **{f"annotation_{name}": tensor for name, tensor in pack_columns(self.annotation_CP).items()},
             "indptr": torch.from_numpy(np.asarray(self.distances.indptr_C, dtype=np.int64)),
             "gene": torch.from_numpy(np.array(self.distances.gene_N)),
             "bp": torch.from_numpy(np.array(self.distances.bp_N)),
@@ -79,7 +80,8 @@ class TrainingRecord(NamedTuple):
     def tables(self) -> dict[str, dict[str, list[Any]]]:
         """Return the words, and the positions of the genes, as plain lists."""
         return {
-            "cpgs": {column: self.cpgs[column].tolist() for column in ("id", "chrom", "island")},
+            # a word that many CpGs share is written once, where it is one object
+            "cpgs": {column: [*map(sys.intern, self.cpgs[column])] for column in ("id", "chrom", "island")},
             "genes": {column: self.genes[column].tolist() for column in GENE_COLUMNS},
         }
 
@@ -87,10 +89,14 @@ class TrainingRecord(NamedTuple):
     def restore(cls, tensors: Mapping[str, Tensor], tables: Mapping[str, Any]) -> "TrainingRecord":
         """Put together what :meth:`tensors` and :meth:`tables` have taken apart.
 
-        A checkpoint of format 1 holds neither annotation nor samples to thin: unknown, and none.
+        A checkpoint of format 1 holds neither annotation nor samples to thin: unknown, and none; one of format 2 holds
+        four bytes a value of the annotation.
         """
         arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
         n_cpgs, n_genes = len(arrays["position"]), len(arrays["mean"])
+        packed = {name.removeprefix("annotation_"): array for name, array in arrays.items()}
+        if "values_0" in packed:
+            arrays["annotation"] = unpack_columns(packed, len(ANNOTATION))
         arrays.setdefault("annotation", np.full((n_cpgs, len(ANNOTATION)), np.nan, dtype=np.float32))
         arrays.setdefault("loading", np.zeros((0, n_genes), dtype=np.float16))
         arrays.setdefault("score", np.zeros((0, 0), dtype=np.float32))

@@ -1,9 +1,9 @@
-"""Packed sequences are the sequences, in any rows, with unknown bases anywhere."""
+"""Packed sequences are the sequences, in any rows, with unknown bases anywhere; packed columns are the columns."""
 
 import numpy as np
 import pytest
 
-from methyl_lightning.model.packed import PackedSequences
+from methyl_lightning.model.packed import PackedSequences, pack_columns, unpack_columns
 
 
 @pytest.mark.parametrize("window", [1, 40, 122, 801])
@@ -27,3 +27,15 @@ def test_rows_come_back_as_they_were(window: int, unknown: str) -> None:
 def test_a_base_takes_two_bits() -> None:
     packed = PackedSequences.pack(np.random.default_rng(0).integers(4, size=(1000, 800), dtype=np.uint8))
     assert sum(tensor.numel() * tensor.element_size() for tensor in packed.tensors().values()) == 200_000 + 8
+
+
+def test_columns_come_back_as_they_were() -> None:
+    rng = np.random.default_rng(0)
+    few, more, own = rng.integers(2, size=40_000), rng.integers(3000, size=40_000), rng.random(40_000)
+    value_CP = np.stack([few, np.full(40_000, np.nan), np.log1p(more), own], axis=1).astype(np.float32)
+    value_CP[17] = np.nan
+    tensors = pack_columns(value_CP)
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    np.testing.assert_array_equal(unpack_columns(arrays, 4), value_CP)
+    n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    assert n_bytes < 40_000 * (1 + 1 + 2 + 4) + 13_000
