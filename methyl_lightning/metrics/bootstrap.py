@@ -268,11 +268,11 @@ def _median_over_rows(measured_AB: np.ndarray, predicted_AB: np.ndarray, weight_
     """Median over rows of the correlation across columns, float64 [R]; some resamples at a time keep all A of them."""
     medians = []
     for part in pieces(len(weight_RB), len(measured_AB), 4 * VALUES_IN_MEMORY):
-        sorted_RA = np.sort(metrics.weighted_pearson(measured_AB, predicted_AB, weight_RB[part]).T)  # NaN last
-        count_R = (~np.isnan(sorted_RA)).sum(axis=1)
-        middle = [
-            sorted_RA[np.arange(len(count_R)), np.maximum(place, 0)] for place in ((count_R - 1) // 2, count_R // 2)
-        ]
+        value_RA = metrics.weighted_pearson(measured_AB, predicted_AB, weight_RB[part]).T
+        count_R = (~np.isnan(value_RA)).sum(axis=1)
+        places = [np.maximum(place, 0) for place in ((count_R - 1) // 2, count_R // 2)]
+        value_RA = np.partition(value_RA, np.unique(places), axis=1)  # NaN last
+        middle = [value_RA[np.arange(len(count_R)), place] for place in places]
         medians.append(np.where(count_R > 0, (middle[0] + middle[1]) / 2, math.nan))
     return np.concatenate(medians)
 
