@@ -2,8 +2,8 @@
 
 ``python -m experiments.benchmarks.rehearsal [--scale 0.1]`` writes files of the published size and layout (485,512 CpGs
 × 1,350 samples × 20,000 genes), prepares, trains the paper's network for as long as is said and the bilinear ridge,
-evaluates, dilutes, predicts and reports, and writes the table as rehearsal.md beside this file. The network is tested on
-a hundredth of CpGs and patients: what a tenth costs on two cores is most of an hour.
+evaluates, dilutes, predicts and reports, and writes the table as rehearsal.md beside this file. The network is tested
+on a hundredth of CpGs and patients: what a tenth costs on two cores is most of an hour.
 """
 
 import gzip
