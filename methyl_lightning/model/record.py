@@ -63,10 +63,10 @@ class TrainingRecord(NamedTuple):
         return {
             **self.sequence_CL.tensors(),
             **{f"annotation_{name}": tensor for name, tensor in pack_columns(self.annotation_CP).items()},
-            "indptr": torch.from_numpy(np.asarray(self.distances.indptr_C, dtype=np.int64)),
+            "indptr": torch.from_numpy(np.asarray(self.distances.indptr_C, dtype=np.int32)),
             "gene": torch.from_numpy(np.array(self.distances.gene_N)),
             "bp": torch.from_numpy(np.array(self.distances.bp_N)),
-            "position": torch.from_numpy(self.cpgs["position"].to_numpy(np.int64, copy=True)),
+            "position": torch.from_numpy(self.cpgs["position"].to_numpy(np.int32, copy=True)),
             "training_mean": torch.from_numpy(self.cpgs["training_mean"].to_numpy(np.float32, copy=True)),
             "training_deviation": torch.from_numpy(self.cpgs["training_deviation"].to_numpy(np.float32, copy=True)),
             "mean": torch.from_numpy(self.mean_G),
@@ -77,11 +77,14 @@ class TrainingRecord(NamedTuple):
             "residual": torch.from_numpy(self.residual_G),
         }
 
-    def tables(self) -> dict[str, dict[str, list[Any]]]:
-        """Return the words, and the positions of the genes, as plain lists."""
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """Return the words, and the positions of the genes, as plain lists; ids of CpGs as lines of one text."""
         return {
-            # a word that many CpGs share is written once, where it is one object
-            "cpgs": {column: [*map(sys.intern, self.cpgs[column])] for column in ("id", "chrom", "island")},
+            "cpgs": {
+                "id": "\n".join(self.cpgs["id"]),
+                # a word that many CpGs share is written once, where it is one object
+                **{column: [*map(sys.intern, self.cpgs[column])] for column in ("chrom", "island")},
+            },
             "genes": {column: self.genes[column].tolist() for column in GENE_COLUMNS},
         }
 
@@ -90,7 +93,7 @@ class TrainingRecord(NamedTuple):
         """Put together what :meth:`tensors` and :meth:`tables` have taken apart.
 
         A checkpoint of format 1 holds neither annotation nor samples to thin: unknown, and none; one of format 2 holds
-        four bytes a value of the annotation.
+        four bytes a value of the annotation, and a list of ids.
         """
         arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
         n_cpgs, n_genes = len(arrays["position"]), len(arrays["mean"])
@@ -101,13 +104,15 @@ class TrainingRecord(NamedTuple):
         arrays.setdefault("loading", np.zeros((0, n_genes), dtype=np.float16))
         arrays.setdefault("score", np.zeros((0, 0), dtype=np.float32))
         arrays.setdefault("residual", np.zeros(n_genes, dtype=np.float32))
-        numbers = {name: arrays[name] for name in ("position", "training_mean", "training_deviation")}
+        ids, numbers = tables["cpgs"]["id"], {name: arrays[name] for name in ("training_mean", "training_deviation")}
+        numbers |= {"position": arrays["position"].astype(np.int64)}
+        words = tables["cpgs"] | {"id": ids.split("\n") if isinstance(ids, str) else ids}
         return cls(
-            pd.DataFrame({**tables["cpgs"], **numbers})[list(CPG_COLUMNS)],
+            pd.DataFrame({**words, **numbers})[list(CPG_COLUMNS)],
             pd.DataFrame(tables["genes"]),
             PackedSequences.restore(arrays),
             arrays["annotation"],
-            Distances(arrays["indptr"], arrays["gene"], arrays["bp"]),
+            Distances(arrays["indptr"].astype(np.int64), arrays["gene"], arrays["bp"]),
             *(arrays[name] for name in ("mean", "linear_mean", "quantile", "loading", "score", "residual")),
         )
 

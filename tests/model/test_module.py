@@ -245,6 +245,7 @@ def test_checkpoint_holds_all_that_prediction_needs(
     assert set(checkpoint["methyl_lightning"]) == CHECKPOINT_KEYS
     provenance = checkpoint["methyl_lightning"]["provenance"]
     tables = checkpoint["methyl_lightning"]["tables"]
+    tables["cpgs"]["id"] = tables["cpgs"]["id"].split("\n")
     for name, table in (("genes", store.genes), ("cpgs", store.cpgs)):
         assert tables[name] == {column: table[column].tolist() for column in tables[name]}
     assert (provenance["assembly"], provenance["units"], provenance["window"]) == ("simulated", "log2(norm+1)", 100)
