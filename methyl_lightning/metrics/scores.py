@@ -167,8 +167,8 @@ def sample_shifts(blocks: Blocks) -> np.ndarray:
         step_2S, count_S = np.zeros((2, 1)), np.zeros(1)
         for grids in blocks():
             mask_CS = ~np.isnan(grids[0])
-            left = (_deviations(grid_CS - shift_S, mask_CS) for grid_CS, shift_S in zip(grids, shift_2S, strict=True))
-            step_2S = step_2S + np.stack([left_CS.sum(axis=0) for _, left_CS in left])
+            left = [grid_CS - shift_S for grid_CS, shift_S in zip(grids, shift_2S, strict=True)]
+            step_2S = step_2S + [_deviations(grid, mask_CS, _centres(grid, mask_CS)).sum(axis=0) for grid in left]
             count_S = count_S + mask_CS.sum(axis=0)
         step_2S = step_2S / np.maximum(count_S, 1)
         shift_2S = shift_2S + step_2S
@@ -291,28 +291,38 @@ def correlation_per_row(measured_AB: np.ndarray, predicted_AB: np.ndarray) -> np
 def weighted_pearson(measured_AB: np.ndarray, predicted_AB: np.ndarray, weight_RB: np.ndarray) -> np.ndarray:
     """Pearson correlation of each row across columns, these ``weight_RB`` times: float64 [A, R].
 
-    NaN as in :func:`pearson_per_cpg`. Rows, and columns where there are many resamples, are read in pieces.
+    NaN as in :func:`pearson_per_cpg`. Grids are read in pieces, each piece of the weights once for many rows.
     """
     (n_rows, n_columns), n_resamples = measured_AB.shape, len(weight_RB)
     correlation_AR = np.full((n_rows, n_resamples), math.nan)
-    for rows in pieces(n_rows, n_columns + n_resamples):
-        mask_AB = ~np.isnan(measured_AB[rows])
-        x_centre_A1, x_AB = _deviations(measured_AB[rows], mask_AB)
-        y_centre_A1, y_AB = _deviations(predicted_AB[rows], mask_AB)
-        factors = (mask_AB.astype(np.float64), x_AB, np.square(x_AB), y_AB, np.square(y_AB), x_AB * y_AB)
-        sums = np.zeros((len(factors), len(mask_AB), n_resamples))
+    for rows in pieces(n_rows, n_resamples):
+        x_AB, y_AB = measured_AB[rows], predicted_AB[rows]
+        x_centre_A1, y_centre_A1 = (np.zeros((len(x_AB), 1)) for _ in "xy")
+        for part in pieces(*x_AB.shape):
+            mask_aB = ~np.isnan(x_AB[part])
+            x_centre_A1[part], y_centre_A1[part] = (_centres(grid_AB[part], mask_aB) for grid_AB in (x_AB, y_AB))
+        sums = np.zeros((6, len(x_AB), n_resamples))
         for columns in pieces(n_columns, n_resamples):
             weight_BR = weight_RB[:, columns].T.astype(np.float64)
-            for i, factor_AB in enumerate(factors):
-                sums[i] += factor_AB[:, columns] @ weight_BR
+            for part in pieces(len(x_AB), len(weight_BR)):
+                mask_ab = ~np.isnan(x_AB[part, columns])
+                x_ab = _deviations(x_AB[part, columns], mask_ab, x_centre_A1[part])
+                y_ab = _deviations(y_AB[part, columns], mask_ab, y_centre_A1[part])
+                factors = (mask_ab, x_ab, np.square(x_ab), y_ab, np.square(y_ab), x_ab * y_ab)
+                for i, factor_ab in enumerate(factors):
+                    sums[i, part] += factor_ab.astype(np.float64, copy=False) @ weight_BR
         correlation_AR[rows] = correlation_of_sums(sums, (x_centre_A1, y_centre_A1))
     return correlation_AR
 
 
-def _deviations(values_AB: np.ndarray, mask_AB: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    values_AB = np.where(mask_AB, values_AB, 0).astype(np.float64)
-    centre_A1 = values_AB.sum(axis=1, keepdims=True) / np.maximum(mask_AB.sum(axis=1, keepdims=True), 1)
-    return centre_A1, np.where(mask_AB, values_AB - centre_A1, 0)
+def _centres(values_AB: np.ndarray, mask_AB: np.ndarray) -> np.ndarray:
+    """Return the mean of each row where it is measured, float64 [A, 1]; 0 where it never is."""
+    sum_A1 = np.where(mask_AB, values_AB, 0).sum(axis=1, keepdims=True, dtype=np.float64)
+    return sum_A1 / np.maximum(mask_AB.sum(axis=1, keepdims=True), 1)
+
+
+def _deviations(values_AB: np.ndarray, mask_AB: np.ndarray, centre_A1: np.ndarray) -> np.ndarray:
+    return np.where(mask_AB, values_AB.astype(np.float64) - centre_A1, 0)
 
 
 def column_sums(measured_AB: np.ndarray, predicted_AB: np.ndarray, centres: tuple[float, float]) -> np.ndarray:
