@@ -109,7 +109,7 @@ def bootstrap_grid(
     known_CS = metrics.measured_mask(measured_CS, predicted_CS)
     known_C, known_S = known_CS.any(axis=1), known_CS.any(axis=0)
     n_resamples = n_resamples or (N_RESAMPLES_COSTLY if np.count_nonzero(known_CS) > LARGE else N_RESAMPLES)
-    value = _values(measured_CS, predicted_CS, seed, batches)
+    value = grid_values(measured_CS, predicted_CS, seed, batches)
     pairs = dict.fromkeys(("mas_pcc", "mac_pcc"), (measured_CS, predicted_CS))
     pairs["mas_pcc_centred"] = metrics.without_shift(measured_CS, predicted_CS)
     unit_S = np.full(len(patient_S), -1)
@@ -205,21 +205,22 @@ def draw(unit_B: np.ndarray, n_resamples: int, rng: np.random.Generator) -> np.n
     return weight_RB
 
 
-def _values(measured_CS: np.ndarray, predicted_CS: np.ndarray, seed: int, batches: bool) -> dict[str, float]:
+def grid_values(measured_CS: np.ndarray, predicted_CS: np.ndarray, seed: int, batches: bool) -> dict[str, float]:
+    """Return the metrics of a grid, from a stream where it is large; see :func:`bootstrap_grid`."""
     if np.count_nonzero(~np.isnan(measured_CS)) <= LARGE:
         names = [name for name in METRICS if name != "spearman_batch50"]
         values = {name: getattr(metrics, name)(measured_CS, predicted_CS) for name in names}
     else:
         rows = list(pieces(*measured_CS.shape))
         values = stream_metrics(lambda: ((measured_CS[part], predicted_CS[part]) for part in rows)).values
-        some_C = _some_rows(measured_CS, np.random.default_rng(seed))
+        some_C = some_rows(measured_CS, np.random.default_rng(seed))
         measured_CS, predicted_CS = measured_CS[some_C], predicted_CS[some_C]
     if batches:
         values["spearman_batch50"] = metrics.spearman_batch50(measured_CS, predicted_CS, seed=seed)
     return {name: values[name] for name in METRICS if name in values}
 
 
-def _some_rows(measured_AB: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def some_rows(measured_AB: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw rows at random until they have ``LARGE`` cells."""
     order_A = rng.permutation(len(measured_AB))
     cells_A = np.array([np.count_nonzero(~np.isnan(measured_AB[row])) for row in order_A])
@@ -254,7 +255,7 @@ def _resample(
             found[name] = _weighted_medians(metrics.pearson_per_sample(*pair), weight_RB)
     if "spearman_batch50" in value:
         if sums_BM[:, 2].sum() > LARGE:
-            some_A = _some_rows(measured_AB, rng)
+            some_A = some_rows(measured_AB, rng)
             measured_AB, predicted_AB = measured_AB[some_A], predicted_AB[some_A]
         cells = metrics.cells_of(measured_AB, predicted_AB)
         sizes = (metrics.BATCH_SIZE, metrics.N_BATCHES)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from conftest import grids
 
-from methyl_lightning.evaluate.strata import COLUMNS, strata, strata_table
+from methyl_lightning.evaluate.strata import COLUMNS, Stratum, strata, strata_table
 from methyl_lightning.metrics import scores as metrics
 
 BP_C = np.array([0, -2000, 2001, -10_000, 15_000, 20_000, -20_001, np.nan])
@@ -92,3 +92,17 @@ def test_a_group_without_a_measured_cell_is_left_out() -> None:
     assert isinstance(table, pd.DataFrame) and not table["value"].isna().any()
     with pytest.raises(ValueError, match=r"patient_S"):
         strata_table(measured_CS, predicted_CS, np.arange(12).astype(str)[:, None], parts, seed=0)
+
+
+def test_intervals_of_a_large_part_are_those_of_some_of_its_cpgs(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured_CS, predicted_CS = grids(600, 12)
+    part, patient_S = [Stratum("cohort", "x", np.arange(600), np.arange(12))], np.arange(12).astype(str)
+    whole = strata_table(measured_CS, predicted_CS, patient_S, part, seed=0)
+    monkeypatch.setattr("methyl_lightning.evaluate.strata.LARGE", 3000)
+    monkeypatch.setattr("methyl_lightning.metrics.bootstrap.LARGE", 3000)
+    some = strata_table(measured_CS, predicted_CS, patient_S, part, seed=0)
+    np.testing.assert_allclose(some["value"], whole["value"], atol=1e-6)
+    width, expected = (table["high"] - table["low"] for table in (some, whole))
+    assert (some["low"] != whole["low"]).all()
+    assert ((some["low"] <= some["value"]) & (some["value"] <= some["high"])).all()
+    assert (np.abs(np.log(width / expected)) < 0.7).all()
