@@ -4,26 +4,29 @@ A CpG is predicted as one that was never seen, so that its sequence counts and n
 read the sequence, a mutation changes two pools of their features, and only these are computed.
 
 Legend: C CpGs, S samples, G genes, L bases, A letters ACGT, K units, F filters, M mutants, X strands, W bases of a
-crop, R units × samples.
+crop, R units × samples, H hidden units, T genes of a tile.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_linear_bn_eval
 
 from methyl_lightning.networks.contract import CpgFeatures, MethylationNetwork
 from methyl_lightning.networks.levy_jurgenson import CpgEncoding, LevyJurgenson, SampleEncoding
-from methyl_lightning.networks.products import grid_product, times_transposed
+from methyl_lightning.networks.products import times_transposed
 from methyl_lightning.networks.sequence import ALPHABET_SIZE, POOL, SequenceConvolution
 
 LETTERS = "ACGT"
 UNKNOWN = 4  # the code of N
 UNSEEN = -1  # key and chromosome of a CpG that no training CpG is, or is near to
 ROWS = 600  # mutants predicted at once
+TILE_GENES = 2048  # over which their attention is laid out: it stays in the processor's cache
 
 
 class Track(NamedTuple):
@@ -53,25 +56,21 @@ def reverse_complement(sequence_CL: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def mutate(network: MethylationNetwork, cpg: CpgFeatures, expression_SG: Tensor) -> Track:
-    """Predict every single mutation of a CpG's window, on each strand.
+def mutate(network: MethylationNetwork, cpgs: Iterable[CpgFeatures], expression_SG: Tensor) -> list[Track]:
+    """Predict every single mutation of the windows of CpGs, on each strand.
 
     Parameters
     ----------
     network
         In evaluation mode.
-    cpg
-        One CpG.
+    cpgs
+        One CpG each.
     expression_SG
         Scaled expression of a few samples that differ.
     """
-    (forward_L,) = cpg.sequence_CL.to(torch.uint8)
-    tracks = [
-        _mutate_strand(network, as_unseen(cpg, sequence_L[None]), expression_SG)
-        for sequence_L in (forward_L, reverse_complement(forward_L))
-    ]
-    # along the other strand letters and bases stand in the opposite order
-    return Track(*(np.stack([plus, minus[::-1, ::-1]]) for plus, minus in zip(*tracks, strict=True)))
+    samples = network.encode_samples(expression_SG)
+    fast = _FastMutants(network, samples) if isinstance(network, LevyJurgenson) else None
+    return [_mutate(network, as_unseen(cpg, cpg.sequence_CL.to(torch.uint8)), samples, fast) for cpg in cpgs]
 
 
 def as_unseen(cpgs: CpgFeatures, sequence_CL: Tensor) -> CpgFeatures:
@@ -80,26 +79,36 @@ def as_unseen(cpgs: CpgFeatures, sequence_CL: Tensor) -> CpgFeatures:
     return cpgs._replace(sequence_CL=sequence_CL, key_C=unseen_C, chrom_C=unseen_C)
 
 
-def _mutate_strand(network: MethylationNetwork, cpg: CpgFeatures, expression_SG: Tensor) -> tuple[np.ndarray, ...]:
-    (sequence_L,) = cpg.sequence_CL
-    known_L = (sequence_L < UNKNOWN).nonzero().squeeze(1)
-    position_M = known_L.repeat_interleave(len(LETTERS) - 1)
-    step_M = torch.arange(1, len(LETTERS)).repeat(len(known_L))
-    letter_M = (sequence_L.long()[position_M] + step_M) % len(LETTERS)
-    samples = network.encode_samples(expression_SG)
-    whole_S = network.combine(network.encode_cpgs(cpg), samples)[0]
-    predict = _FastMutants(network, cpg, samples) if isinstance(network, LevyJurgenson) else None
-    change, interaction = np.zeros((2, len(sequence_L), len(LETTERS)), dtype=np.float32)
-    for position, letter in zip(position_M.split(ROWS), letter_M.split(ROWS), strict=True):
-        if predict is not None:
-            beta_MS = predict(position, letter)
-        else:
-            mutant_ML = sequence_L.repeat(len(position), 1)
-            mutant_ML[torch.arange(len(position)), position] = letter.to(mutant_ML.dtype)
-            beta_MS = network.combine(network.encode_cpgs(repeated(cpg, mutant_ML)), samples)
-        deviation_M, mean_M = torch.std_mean(beta_MS - whole_S, dim=1, correction=0)
-        change[position, letter], interaction[position, letter] = mean_M.numpy(), deviation_M.numpy()
-    return change, interaction
+def _mutate(network: MethylationNetwork, cpg: CpgFeatures, samples: Any, fast: "_FastMutants | None") -> Track:
+    (forward_L,) = cpg.sequence_CL
+    predict = partial(_predict_whole, network, cpg, samples) if fast is None else fast.of(network.encode_cpgs(cpg))
+    track = np.zeros((2, 2, len(forward_L), len(LETTERS)), dtype=np.float32)
+    for x, sequence_L in enumerate((forward_L, reverse_complement(forward_L))):
+        whole_1S = predict(sequence_L, torch.zeros(1, dtype=torch.int64), sequence_L[:1].long())
+        known_L = (sequence_L < UNKNOWN).nonzero().squeeze(1)
+        position_M = known_L.repeat_interleave(len(LETTERS) - 1)
+        step_M = torch.arange(1, len(LETTERS)).repeat(len(known_L))
+        letter_M = (sequence_L.long()[position_M] + step_M) % len(LETTERS)
+        for position, letter in zip(position_M.split(ROWS), letter_M.split(ROWS), strict=True):
+            change_MS = predict(sequence_L, position, letter) - whole_1S
+            deviation_M, mean_M = torch.std_mean(change_MS, dim=1, correction=0)
+            track[0, x, position, letter], track[1, x, position, letter] = mean_M.numpy(), deviation_M.numpy()
+    # along the other strand letters and bases stand in the opposite order
+    return Track(*(np.stack([plus, minus[::-1, ::-1]]) for plus, minus in track))
+
+
+def _predict_whole(
+    network: MethylationNetwork,
+    cpg: CpgFeatures,
+    samples: Any,
+    sequence_L: Tensor,
+    position_M: Tensor,
+    letter_M: Tensor,
+) -> Tensor:
+    """Predict mutants, each as a window of its own: beta_hat_MS."""
+    mutant_ML = sequence_L.repeat(len(position_M), 1)
+    mutant_ML[torch.arange(len(position_M)), position_M] = letter_M.to(mutant_ML.dtype)
+    return network.combine(network.encode_cpgs(repeated(cpg, mutant_ML)), samples)
 
 
 def repeated(cpg: CpgFeatures, sequence_ML: Tensor) -> CpgFeatures:
@@ -115,34 +124,65 @@ def repeated(cpg: CpgFeatures, sequence_ML: Tensor) -> CpgFeatures:
 
 
 class _FastMutants:
-    """Predicts mutants of one CpG by the network of Levy-Jurgenson: what does not depend on the sequence once."""
+    """Predicts mutants by the network of Levy-Jurgenson: what does not depend on the sequence once."""
 
     motif: Any
     sequence_attention: Any
 
-    def __init__(self, network: LevyJurgenson, cpg: CpgFeatures, samples: SampleEncoding):
-        self.network, self.samples, (self.sequence_L,) = network, samples, cpg.sequence_CL
-        encoded = network.encode_cpgs(cpg)
-        _, distance_KG, _, sequence_KG = network.connected.weight.split(network.widths, dim=1)
-        self.motif_CM, self.distance_CKS = encoded.motif_CM, torch.zeros(1)
-        if encoded.distance_attention_CG is not None:
-            self.distance_CKS = grid_product(samples.expression_SG, encoded.distance_attention_CG, distance_KG)
-        # mutants are many and samples few: their product with the weights is made once
+    def __init__(self, network: LevyJurgenson, samples: SampleEncoding):
+        self.network, self.samples = network, samples
         self.motif, self.sequence_attention = network.motif, network.sequence_attention
         if self.sequence_attention is not None:
+            # mutants are many and samples few: their product with the weights is made once
+            sequence_KG = network.connected.weight.split(network.widths, dim=1)[3]
             self.sequence_RG = (sequence_KG[:, None] * samples.expression_SG).flatten(0, 1)
 
-    def __call__(self, position_M: Tensor, letter_M: Tensor) -> Tensor:
-        network, motif_MM = self.network, self.motif_CM.expand(len(position_M), -1)
+    def of(self, encoded: CpgEncoding) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """Return the function that predicts the mutants of an encoded CpG."""
+        nothing = CpgEncoding(torch.zeros_like(encoded.motif_CM), encoded.distance_attention_CG, None)
+        return partial(self._predict, encoded.motif_CM, self.network.connect(nothing, self.samples)[:1])
+
+    def _predict(
+        self, motif_CM: Tensor, same_1KS: Tensor, sequence_L: Tensor, position_M: Tensor, letter_M: Tensor
+    ) -> Tensor:
+        connected_MKS = same_1KS
         if self.motif is not None:
-            motif_MM = self.motif[1:](mutant_features(self.motif[0], self.sequence_L, position_M, letter_M))
-        connected_MKS = network.connect(CpgEncoding(motif_MM, None, None), self.samples) + self.distance_CKS
+            motif_MM = self.motif[1:](mutant_features(self.motif[0], sequence_L, position_M, letter_M))
+            motif_KM = self.network.connected.weight.split(self.network.widths, dim=1)[0]
+            connected_MKS = connected_MKS + functional.linear(motif_MM, motif_KM)[:, :, None]
         if self.sequence_attention is not None:
             convolution, hidden = self.sequence_attention.first
-            features_MK = mutant_features(convolution, self.sequence_L, position_M, letter_M)
-            product_MR = times_transposed(self.sequence_attention.rest(hidden(features_MK)), self.sequence_RG)
-            connected_MKS = connected_MKS + product_MR.view(connected_MKS.shape)
-        return network.finish(connected_MKS)
+            hidden_MH = hidden(mutant_features(convolution, sequence_L, position_M, letter_M))
+            product_MR = attend(self.sequence_attention.rest, hidden_MH, self.sequence_RG)
+            connected_MKS = connected_MKS + product_MR.view(len(product_MR), *same_1KS.shape[1:])
+        return self.network.finish(connected_MKS)
+
+
+def attend(rest: Any, hidden_MH: Tensor, value_RG: Tensor) -> Tensor:
+    """Average values over genes by the attention that hidden units give [M, R], and never lay it out: tile by tile.
+
+    Parameters
+    ----------
+    rest
+        Layers of an attention from its hidden units on, with ELU.
+    hidden_MH
+        Hidden units.
+    value_RG
+        What is averaged.
+    """
+    normalisation, elu, wide, wide_normalisation, *_ = rest
+    layer = fuse_linear_bn_eval(wide, wide_normalisation)
+    hidden_MH = elu(normalisation(hidden_MH))
+    # rows are alike, so that what is taken off all of them keeps the exponential of each within bounds
+    largest = float(layer(hidden_MH[:1]).amax().clamp(min=0))
+    sum_MR, total_M1 = hidden_MH.new_zeros(len(hidden_MH), len(value_RG)), hidden_MH.new_zeros(len(hidden_MH), 1)
+    for weight_TH, bias_T, value_RT in zip(
+        layer.weight.split(TILE_GENES), layer.bias.split(TILE_GENES), value_RG.split(TILE_GENES, 1), strict=True
+    ):
+        share_MT = functional.elu_(torch.addmm(bias_T, hidden_MH, weight_TH.T)).sub_(largest).exp_()
+        total_M1 += share_MT.sum(1, keepdim=True)
+        sum_MR += times_transposed(share_MT, value_RT)
+    return sum_MR / total_M1
 
 
 def mutant_features(

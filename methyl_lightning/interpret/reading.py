@@ -61,8 +61,7 @@ class Reader:
         if len(self.known_C) and convolutions(self.network):
             filters = read_filters(self.network, self.sequences(), self.few_cpgs, self.few_SG)
         windows = (read_cpgs(self.chosen.store, np.array([c])) for c in self.chosen.mutated_C)
-        tracks = [mutate(self.network, window, self.few_SG) for window in windows]
-        return Read(GeneEffects(attention, knockout), filters, tracks, seconds)
+        return Read(GeneEffects(attention, knockout), filters, mutate(self.network, windows, self.few_SG), seconds)
 
     def sequences(self) -> Tensor:
         """Read the windows of the CpGs that have one: [C, L]."""

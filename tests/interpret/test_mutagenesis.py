@@ -46,7 +46,7 @@ def test_mutants_equal_windows_predicted_whole(name: str, settings: dict, datamo
     network = trained(name, datamodule, **settings).module.network
     _, samples = inputs(datamodule, trained(name, datamodule, **settings).module)
     cpg = read_cpgs(datamodule.store, np.array([4]))
-    track = mutate(network, cpg, samples.expression_SG)
+    (track,) = mutate(network, [cpg], samples.expression_SG)
     (plus_L,) = cpg.sequence_CL
 
     def predicted(sequence_L: torch.Tensor) -> np.ndarray:
@@ -73,7 +73,8 @@ def test_it_finds_a_planted_motif(planted: GridDataModule) -> None:
     assert truth is not None
     holds_C = np.flatnonzero(truth.motif_C >= 0)[:15]
     expression_SG = ridge.module.scaler(read_expression(planted.store, np.arange(8)))
-    tracks = [mutate(ridge.module.network, read_cpgs(planted.store, np.array([c])), expression_SG) for c in holds_C]
+    windows = (read_cpgs(planted.store, np.array([c])) for c in holds_C)
+    tracks = mutate(ridge.module.network, windows, expression_SG)
     by_method = {row[1]: row for row in recover_sites(truth, planted.store, holds_C, tracks)}
     _, _, planted_bases, bases, auroc, _, p = by_method["mutagenesis (interaction)"]
     assert planted_bases >= 15 * 20 and bases == 15 * 120
