@@ -12,6 +12,7 @@ from methyl_lightning.interpret.interpretation import (
     load_trained,
     write_interpretation,
 )
+from methyl_lightning.interpret.logged import log_interpretation
 from methyl_lightning.interpret.selection import Settings
 from methyl_lightning.report.runs import INTERPRETATION
 
@@ -22,6 +23,7 @@ LEAST = {"most_cpgs": 2, "most_samples": 2, "exact": 0, "top": 1, "seed": 0}
 def interpret(cfg: DictConfig) -> None:
     """Write tables, figures and sentences about what checkpoints of one cohort go by."""
     settings: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    del settings["logger"]  # of the group
     checkpoint, store, split_file, output = (settings.pop(name) for name in PLACES)
     check_arguments(settings, Settings, "interpret")
     for name, least in LEAST.items():
@@ -32,6 +34,7 @@ def interpret(cfg: DictConfig) -> None:
     folder = Path(output) if output else checkpoints[0].parent / INTERPRETATION
     write_interpretation(made, folder, [one.name for one in trained])
     print("\n".join([*made.sentences, f"interpretation: {folder}"]))
+    log_interpretation(cfg.logger, made, folder, trained, settings)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
 """Train a network and test it: ``python -m methyl_lightning.train +experiment=reproduce``."""
 
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from torch import distributed
@@ -27,7 +25,7 @@ from methyl_lightning.train.logged import log_dilution, log_test
 from methyl_lightning.train.once import fingerprint, note_training, refuse_processes, take_training, trained_once
 from methyl_lightning.train.requeue import mark_job, requeued_checkpoint, was_here
 from methyl_lightning.train.resume import CHOICES, check_same_store, continue_in, resumed
-from methyl_lightning.train.tracking import finish_wandb, name_run, start_wandb
+from methyl_lightning.train.tracking import build_loggers, finish_wandb, name_run, start_wandb
 
 
 def train(cfg: DictConfig) -> None:
@@ -56,7 +54,8 @@ def train(cfg: DictConfig) -> None:
         save_data(store, folder)
     failed = True
     try:
-        loggers = build_loggers(cfg, folder)
+        typed = list(HydraConfig.get().overrides.task)
+        loggers = build_loggers(cfg.logger, folder, name_run(cfg, cfg[CHOICES], typed, sweep))
         if is_first_process():
             start_wandb(loggers, cfg, datamodule)
         key = fingerprint(cfg, store, requeued is not None)
@@ -96,18 +95,6 @@ def sweep_folder() -> Path | None:
     """Return the folder of the sweep that this job belongs to, or None."""
     hydra = HydraConfig.get()
     return Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
-
-
-def build_loggers(cfg: DictConfig, folder: Path) -> list[Logger]:
-    """Build the loggers; those that take a name, group, job type or tags and have none get those of the run."""
-    named: dict[str, Any] = name_run(cfg, cfg[CHOICES], list(HydraConfig.get().overrides.task), sweep_folder())
-    for logger in cfg.logger.values():
-        if "folder" in logger:
-            logger.folder = str(folder)
-        for key, value in named.items():
-            if key in logger and logger[key] is None:
-                logger[key] = value
-    return [instantiate(logger, _convert_="all") for logger in cfg.logger.values()]
 
 
 def fit_all(

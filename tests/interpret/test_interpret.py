@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from conftest import assert_refused, command, files, tiny_store
 from fitted import trained
+from wandb_files import read_wandb
 
 from methyl_lightning.data.datamodule import GridDataModule
 from methyl_lightning.data.store import Store
@@ -55,6 +56,26 @@ def test_a_run_is_interpreted(workplace: Path, tmp_path: Path) -> None:
     section = page[page.index('<section id="interpretation"') : page.index('<section id="training"')]
     assert all(html.escape(sentence, quote=False) in section.replace("&#39;", "'") for sentence in said)
     assert section.count("<img src=") == len(drawn) and genes["symbol"][0] in section
+
+
+def test_w_and_b_gets_what_was_written(workplace: Path, tmp_path: Path) -> None:
+    typed = ["checkpoint=run/best.ckpt", f"output={tmp_path}/out", "logger=wandb", *FEW]
+    result = command("interpret", typed, workplace, WANDB_MODE="offline", WANDB_SILENT="true")
+    assert result.status == 0, result.err
+    assert "W&B ran offline; upload the run with: wandb sync" in result.out
+    told, out = read_wandb(tmp_path / "out"), tmp_path / "out"
+    assert (told["name"], told["job"], told["exit"]) == ("interpret run", "interpret", 0)
+    assert told["tags"] == ["simulated", "LevyJurgenson"]
+    assert told["config"]["checkpoint"] == ["run/best.ckpt"] and told["config"]["top"] == 5
+    (history,) = told["history"]
+    sizes = {path.stem: len(pd.read_csv(path)) for path in out.glob("*.csv")}
+    sizes["sentences"] = len(json.loads((out / "interpretation.json").read_text())["sentences"])
+    kinds = {key.removesuffix("._type"): kind for key, kind in history.items() if key.endswith("._type")}
+    tables = {key: history[f"{key}.nrows"] for key, kind in kinds.items() if kind == "table-file"}
+    assert tables == {f"interpretation/{name}": size for name, size in sizes.items()}
+    figures = {key for key, kind in kinds.items() if kind == "image-file"}
+    assert figures == {f"interpretation/figure_{path.stem}" for path in out.glob("*.png")}
+    assert set(told["artifacts"]["interpretation"]) == {path.name for path in out.iterdir() if path.is_file()}
 
 
 def test_several_networks_are_interpreted_together(datamodule: GridDataModule) -> None:
