@@ -35,7 +35,9 @@ def rank_line(genes: pd.DataFrame, measures: list[str], name: str) -> str:
     if not named.any():
         return f"{name}: not in the data"
     ranks = genes.loc[:, measures].rank(ascending=False)[named].iloc[0]
-    return f"{name}, of {len(genes):,}: " + ", ".join(f"{rank:,.0f} by {measure}" for measure, rank in ranks.items())
+    best, worst = genes.loc[named, ["best_rank", "worst_rank"]].iloc[0]
+    places = ", ".join(f"{rank:,.0f} by {measure}" for measure, rank in ranks.items())
+    return f"{name}, of {len(genes):,}: {places} (knock-out from seed to seed: {best:,} to {worst:,})"
 
 
 def main() -> None:

@@ -8,12 +8,17 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from scipy.stats import t
 
-RECOVERS, CHANCE = 0.9, 0.5  # AUROC
+from methyl_lightning.interpret.recovery import verdict
+
+CHANCE = 0.5  # AUROC
 CONTROL, YARDSTICK = "permuted", "distance alone"
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """Return AUROC and precision over seeds beside the control's AUROC, and the verdict, a row a method and effects."""
+    """Return AUROC and precision over seeds beside the control's AUROC, and the verdict, a row a method and effects.
+
+    The verdict goes by the interval over seeds: it must lie above chance and above the control's mean.
+    """
     rows = []
     control = table[table["labels"] == CONTROL].groupby(["planted", "method", "network"])["auroc"].mean()
     real = table[(table["labels"] != CONTROL) & (table["method"] != YARDSTICK)]
@@ -21,19 +26,10 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
         auroc = part["auroc"].dropna()
         half = t.ppf(0.975, len(auroc) - 1) * auroc.std() / np.sqrt(len(auroc)) if len(auroc) > 1 else np.nan
         mean, chance = auroc.mean(), control.get(keys[:3], np.nan)
-        said = verdict(mean, mean - half, chance)
+        said = verdict(mean, mean - half > CHANCE, not chance >= mean - half)
         rows.append((*keys, len(auroc), mean, mean - half, mean + half, part["precision"].mean(), chance, said))
     columns = ["planted", "method", "network", "labels", "seeds", "auroc", "low", "high", "precision", "control"]
     return pd.DataFrame(rows, columns=[*columns, "verdict"])
-
-
-def verdict(auroc: float, low: float, control: float) -> str:
-    """Say whether a method recovers what was planted: the interval over seeds must lie above chance and the control."""
-    if not low > CHANCE:
-        return "does not recover it"
-    if control >= low:
-        return "no better than of permuted labels"
-    return "recovers it" if auroc >= RECOVERS else "above chance only"
 
 
 def write_tables(table: pd.DataFrame, folder: Path) -> None:

@@ -85,7 +85,8 @@ def gene_table(genes: pd.DataFrame, runs: Sequence[GeneEffects], groups: Groups,
     """Lay out a row a gene, largest knock-out first; the mean over checkpoints where there are several.
 
     ``knock_out`` and each ``attention_…`` have 95 % intervals: those of what depends on the sample over patients, the
-    others over CpGs. ``direction`` is the mean change of beta with one deviation more of expression.
+    others over CpGs. ``direction`` is the mean change of beta with one deviation more of expression; ``best_rank`` and
+    ``worst_rank`` say where the checkpoints put the gene by knock-out.
     """
     table = genes[["symbol", "chrom", "start"]].copy()
     unit_S = np.unique(groups.patient_S, return_inverse=True)[1]
@@ -100,6 +101,8 @@ def gene_table(genes: pd.DataFrame, runs: Sequence[GeneEffects], groups: Groups,
         table[f"{name}_low"], table[f"{name}_high"] = _bounds(_means(weight_RN, value_NG))
     table["direction"] = np.mean([run.knockout.effect_CG.mean(axis=0) for run in runs], axis=0)
     table["exact"] = np.all([run.knockout.exact_G for run in runs], axis=0)
+    rank_NG = np.stack([rankdata(-run.measures()["knock_out"], method="ordinal") for run in runs])
+    table["best_rank"], table["worst_rank"] = rank_NG.min(axis=0), rank_NG.max(axis=0)
     return table.sort_values("knock_out", ascending=False, kind="stable")
 
 

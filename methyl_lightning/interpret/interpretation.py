@@ -36,6 +36,10 @@ from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.report.runs import SAID
 
 TOP_FILTERS = 10
+UNCONTROLLED = (
+    "What is said of planted things holds against chance alone: no control was trained on permuted labels. "
+    "The table in experiments/interpretation has one, over seeds, and some methods that beat chance don't beat it."
+)
 
 
 class Trained(NamedTuple):
@@ -165,7 +169,8 @@ def _motifs(made: Interpretation, first: Reader, found: list[Read], chosen: Chos
     made.sentences.insert(
         0,
         f"CpG density of the window has a rank correlation of {rho[0]:.2f} with predicted and {rho[1]:.2f} with "
-        "measured mean beta: a motif that holds CG, or goes with the density, may be nothing else.",
+        f"measured mean beta, over {len(density_C):,} windows: a motif that holds CG, or goes with the density, may be "
+        "nothing else.",
     )
     letters = first.sequences().flatten().bincount(minlength=UNKNOWN + 1)[:UNKNOWN].numpy()
     made.background_A[:] = letters / letters.sum()
@@ -241,6 +246,7 @@ def _recover(
         f"p {row.p:.2g}; {row.precision:.0%} of the first {row.n} are planted)."
         for row in table.itertuples()
     )
+    made.sentences.append(UNCONTROLLED)
 
 
 def write_interpretation(made: Interpretation, folder: Path, names: Sequence[str]) -> None:

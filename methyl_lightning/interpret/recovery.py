@@ -147,16 +147,28 @@ def rank(positive_N: np.ndarray, score_N: np.ndarray) -> tuple[int, int, float, 
 
 
 def recovery_table(rows: Sequence[tuple]) -> pd.DataFrame:
-    """Lay the recoveries out, each with its verdict."""
+    """Lay the recoveries out, each with its verdict against chance."""
     table = pd.DataFrame(rows, columns=["planted", "method", "n", "of", "auroc", "precision", "p"])
-    table["verdict"] = list(map(verdict, table["auroc"], table["p"]))
+    table["verdict"] = list(map(verdict, table["auroc"], table["p"] < CERTAIN))
     return table
 
 
-def verdict(auroc: float, p: float) -> str:
-    """Say in words how a method recovers what was planted."""
+def verdict(auroc: float, above_chance: bool, above_control: bool = True) -> str:
+    """Say in words how a method recovers what was planted.
+
+    Parameters
+    ----------
+    auroc
+        NaN where nothing, or everything, was planted.
+    above_chance
+        Whether it certainly lies above 0.5.
+    above_control
+        Whether it certainly lies above that of a network trained on permuted labels, where there is such a control.
+    """
     if np.isnan(auroc):
         return "cannot be told"
-    if p >= CERTAIN:
+    if not above_chance:
         return "does not recover it: no better than chance"
+    if not above_control:
+        return "does not recover it: no better than of permuted labels"
     return "recovers it" if auroc >= GOOD else "better than chance, but ranks much else above it"

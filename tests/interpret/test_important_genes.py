@@ -55,6 +55,8 @@ def test_genes_are_ordered_by_knock_out_within_their_intervals(groups: Groups) -
     for name in ("knock_out", "attention_expression", "attention_distance"):
         assert (table[f"{name}_low"] < table[name]).all() and (table[name] < table[f"{name}_high"]).all()
     assert table["direction"].iloc[0] == pytest.approx(1 / 3)  # −1 on 10 CpGs, 1 on 20
+    assert table["best_rank"].iloc[0] == table["worst_rank"].iloc[0] == 1
+    assert (table["best_rank"] <= table["worst_rank"]).all() and (table["best_rank"] < table["worst_rank"]).any()
 
 
 def test_classes_are_told_apart(groups: Groups) -> None:

@@ -17,7 +17,7 @@ from methyl_lightning.data.datamodule import GridDataModule
 from methyl_lightning.data.store import Store
 from methyl_lightning.files import InputError
 from methyl_lightning.interpret.interpretation import interpret_networks
-from methyl_lightning.interpret.recovery import N_DECOYS, decoys, rank, read_truth, verdict
+from methyl_lightning.interpret.recovery import CERTAIN, N_DECOYS, decoys, rank, read_truth, verdict
 from methyl_lightning.interpret.selection import Settings
 from methyl_lightning.report.page import write_report
 
@@ -100,16 +100,19 @@ def test_drivers_and_their_cpgs_are_recovered(planted: GridDataModule) -> None:
     assert table.loc[("CpGs of a driver", "knock_out"), "auroc"] > 0.8
     assert table.loc[("near genes of a CpG", "knock_out"), "auroc"] > 0.6
     assert any(sentence.startswith("Planted drivers, knock out: recovers it") for sentence in made.sentences)
+    assert "holds against chance alone: no control" in made.sentences[-1]
 
 
 def test_recovery_is_said_by_a_rule() -> None:
     inside_N = np.arange(40) < 10
     _, _, auroc, precision, p = rank(inside_N, np.arange(40, 0, -1.0))
-    assert (auroc, precision) == (1, 1) and verdict(auroc, p) == "recovers it"
+    assert (auroc, precision) == (1, 1) and verdict(auroc, p < CERTAIN) == "recovers it"
     _, _, auroc, precision, p = rank(inside_N, np.arange(40.0))
-    assert (auroc, precision) == (0, 0) and verdict(auroc, p).startswith("does not recover it")
-    assert verdict(0.7, 1e-5).startswith("better than chance, but")
-    assert verdict(*rank(np.full(4, False), np.arange(4.0))[2::2]) == "cannot be told"
+    assert (auroc, precision) == (0, 0) and verdict(auroc, p < CERTAIN).startswith("does not recover it")
+    assert verdict(0.7, True).startswith("better than chance, but")
+    assert verdict(0.99, True, above_control=False) == "does not recover it: no better than of permuted labels"
+    _, _, auroc, _, p = rank(np.full(4, False), np.arange(4.0))
+    assert verdict(auroc, p < CERTAIN) == "cannot be told"
 
 
 def test_decoys_are_no_planted_motifs(store: Store, tmp_path: Path) -> None:
