@@ -52,7 +52,7 @@ def main() -> None:
     n_genes = parser.parse_args().genes
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    network = LevyJurgenson(n_genes, WINDOW).eval()
+    network = LevyJurgenson(n_genes, WINDOW).eval().requires_grad_(False)
     expression_SG, mean_G = torch.randn(N_SAMPLES, n_genes), torch.zeros(n_genes)
     encode, encoded = seconds(lambda: network.encode_cpgs(cpgs(N_CPGS, n_genes)))
     few = Expression(expression_SG[:TIMED], mean_G, mean_G + 1)

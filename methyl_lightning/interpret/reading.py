@@ -37,7 +37,9 @@ class Reader:
     """Reads one checkpoint on the rows that were chosen."""
 
     def __init__(self, module: MethylationModule, chosen: Chosen, split: Split, settings: Settings):
-        self.network, self.chosen, self.settings = module.network, chosen, settings
+        # gradients by weights, which nobody wants, are half of the time that a knock-out takes
+        self.network = module.network.requires_grad_(False)
+        self.chosen, self.settings = chosen, settings
         self.cpgs = read_cpgs(chosen.store, chosen.cpg_C)
         train_SG = module.scaler(read_expression(chosen.store, split.sample["train"]))
         own_SG = module.scaler(read_expression(chosen.store, chosen.sample_S))
