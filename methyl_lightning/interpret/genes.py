@@ -169,12 +169,13 @@ def stability(runs: Sequence[GeneEffects], top: int) -> pd.DataFrame:
     rows = []
     measures = [run.measures() for run in runs]
     for name in measures[0]:
+        told = [measure for measure in measures if np.ptp(measure[name]) > 0]  # equal values have no order
         pairs = [
             (
                 float(np.corrcoef(rankdata(one[name]), rankdata(other[name]))[0, 1]),
                 len(np.intersect1d(np.argsort(-one[name])[:top], np.argsort(-other[name])[:top])) / top,
             )
-            for one, other in combinations(measures, 2)
+            for one, other in combinations(told, 2)
         ]
         correlation, shared = np.mean(pairs, axis=0) if pairs else (np.nan, np.nan)
         chance = min(1.0, top / len(measures[0][name]))

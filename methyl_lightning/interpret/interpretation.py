@@ -111,12 +111,11 @@ def _genes(found: list[Read], chosen: Chosen, settings: Settings) -> Interpretat
     }
     if effects[0].attention:
         tables["attention_changes"] = contrast_table(genes, effects, chosen.groups, settings.top, settings.seed)
-    knockout, n_genes = effects[0].knockout, len(genes)
-    seconds = max(found[0].seconds, 1e-9)
+    knockout, n_genes, seconds = effects[0].knockout, len(genes), max(found[0].seconds, 1e-9)
+    size = f"{n_genes:,} genes × {len(chosen.cpg_C):,} CpGs × {len(chosen.sample_S):,} samples"
     sentences = [
-        f"Knock-out: {n_genes:,} genes × {len(chosen.cpg_C):,} CpGs × {len(chosen.sample_S):,} samples in "
-        f"{seconds:.2g} s, {n_genes / seconds:,.0f} genes a second; {int(knockout.exact_G.sum()):,} genes exactly, the "
-        "others to first order."
+        f"Knock-out: {size} in {seconds:,.{0 if seconds > 10 else 2}f} s, {n_genes / seconds:,.0f} genes a second; "
+        f"{int(knockout.exact_G.sum()):,} genes exactly, the others to first order."
     ]
     exact_G = knockout.exact_G
     if exact_G.sum() > 2 and not np.allclose(knockout.first_order_G, knockout.change_SG.mean(axis=0)):
@@ -125,14 +124,18 @@ def _genes(found: list[Read], chosen: Chosen, settings: Settings) -> Interpretat
             f"First order orders the genes that were knocked out exactly with a rank correlation of {rho:.2f}."
         )
     for name in [name for name in stable["measure"] if name.startswith("attention_")]:
+        said = name.replace("_", " of ").capitalize()
+        if np.ptp(table[name]) == 0:
+            sentences.append(f"{said} is the same for all genes, as no CpG that is looked at has a sequence.")
+            continue
         rho = spearmanr(table[name], table["knock_out"]).statistic
         sentences.append(
-            f"{name.replace('_', ' of ').capitalize()} and knock-out order genes with a rank correlation of {rho:.2f}"
+            f"{said} and knock-out order genes with a rank correlation of {rho:.2f}"
             + ("." if rho >= 0.5 else ": what the network attends to is not what moves its predictions.")
         )
     if not effects[0].attention:
         sentences.append("The network has no attention on genes; slopes on its components give the knock-out exactly.")
-    for row in stable.itertuples() if len(found) > 1 else []:
+    for row in stable.dropna().itertuples():
         sentences.append(
             f"Over {row.checkpoints} checkpoints {str(row.measure).replace('_', ' ')} has a rank correlation of "
             f"{row.rank_correlation:.2f}, and {row.shared_top:.0%} of the top {settings.top} in common "

@@ -135,7 +135,8 @@ class _FastMutants:
         if self.sequence_attention is not None:
             # mutants are many and samples few: their product with the weights is made once
             sequence_KG = network.connected.weight.split(network.widths, dim=1)[3]
-            self.sequence_RG = (sequence_KG[:, None] * samples.expression_SG).flatten(0, 1)
+            sequence_RG = (sequence_KG[:, None] * samples.expression_SG).flatten(0, 1)
+            self.sequence_RT = [tile.contiguous() for tile in sequence_RG.split(TILE_GENES, 1)]
 
     def of(self, encoded: CpgEncoding) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         """Return the function that predicts the mutants of an encoded CpG."""
@@ -153,12 +154,12 @@ class _FastMutants:
         if self.sequence_attention is not None:
             convolution, hidden = self.sequence_attention.first
             hidden_MH = hidden(mutant_features(convolution, sequence_L, position_M, letter_M))
-            product_MR = attend(self.sequence_attention.rest, hidden_MH, self.sequence_RG)
+            product_MR = attend(self.sequence_attention.rest, hidden_MH, self.sequence_RT)
             connected_MKS = connected_MKS + product_MR.view(len(product_MR), *same_1KS.shape[1:])
         return self.network.finish(connected_MKS)
 
 
-def attend(rest: Any, hidden_MH: Tensor, value_RG: Tensor) -> Tensor:
+def attend(rest: Any, hidden_MH: Tensor, tiles_RT: Sequence[Tensor]) -> Tensor:
     """Average values over genes by the attention that hidden units give [M, R], and never lay it out: tile by tile.
 
     Parameters
@@ -167,17 +168,17 @@ def attend(rest: Any, hidden_MH: Tensor, value_RG: Tensor) -> Tensor:
         Layers of an attention from its hidden units on, with ELU.
     hidden_MH
         Hidden units.
-    value_RG
-        What is averaged.
+    tiles_RT
+        What is averaged, ``TILE_GENES`` genes a tile.
     """
     normalisation, elu, wide, wide_normalisation, *_ = rest
     layer = fuse_linear_bn_eval(wide, wide_normalisation)
     hidden_MH = elu(normalisation(hidden_MH))
     # rows are alike, so that what is taken off all of them keeps the exponential of each within bounds
     largest = float(layer(hidden_MH[:1]).amax().clamp(min=0))
-    sum_MR, total_M1 = hidden_MH.new_zeros(len(hidden_MH), len(value_RG)), hidden_MH.new_zeros(len(hidden_MH), 1)
+    sum_MR, total_M1 = hidden_MH.new_zeros(len(hidden_MH), len(tiles_RT[0])), hidden_MH.new_zeros(len(hidden_MH), 1)
     for weight_TH, bias_T, value_RT in zip(
-        layer.weight.split(TILE_GENES), layer.bias.split(TILE_GENES), value_RG.split(TILE_GENES, 1), strict=True
+        layer.weight.split(TILE_GENES), layer.bias.split(TILE_GENES), tiles_RT, strict=True
     ):
         share_MT = functional.elu_(torch.addmm(bias_T, hidden_MH, weight_TH.T)).sub_(largest).exp_()
         total_M1 += share_MT.sum(1, keepdim=True)

@@ -88,6 +88,10 @@ def test_stability_of_equal_and_of_other_checkpoints(groups: Groups) -> None:
     assert same["by_chance"].tolist() == pytest.approx([4 / N_GENES] * 3) and same["measure"][0] == "knock_out"
     assert (stability([one, other], 4)["rank_correlation"] < 0.9).all()
     assert stability([one], 4)["rank_correlation"].isna().all()
+    alike = one._replace(attention={"distance": np.full((N_CPGS, N_GENES), 1 / N_GENES)})
+    assert (
+        stability([alike, alike], 4).set_index("measure").loc["attention_distance", "shared_top":].isna()["shared_top"]
+    )
 
 
 def test_enrichment_equals_counting(tmp_path: Path) -> None:
