@@ -89,7 +89,7 @@ def cis_by_distance(table: pd.DataFrame) -> Figure:
         axes.bar(range(len(near)), near[column], color="C0")
         axes.axhline(float(far[column].iloc[0]) if len(far) else 0.0, color="0.4", linestyle="--", linewidth=1)
         axes.set_xticks(range(len(near)), names, rotation=60, fontsize="small")
-        axes.set(xlabel="gene − CpG, kb", ylabel=f"{label}, a deviation of expression")
+        axes.set(xlabel="gene − CpG, kb", ylabel=f"{label},\na deviation of expression")
     sns.despine(figure)
     return figure
 

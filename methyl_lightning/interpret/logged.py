@@ -8,7 +8,8 @@ import wandb
 from omegaconf import DictConfig
 
 from methyl_lightning.interpret.interpretation import Interpretation, Trained
-from methyl_lightning.train.tracking import build_loggers, finish_wandb, run_of
+from methyl_lightning.train.fit import build_loggers
+from methyl_lightning.train.tracking import finish_wandb, run_of
 
 
 def log_interpretation(

@@ -20,12 +20,12 @@ from methyl_lightning.evaluate.table import print_table, results_table
 from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.prepare.stores import ensure_store
 from methyl_lightning.train.checks import check_settings
-from methyl_lightning.train.fit import build_datamodule, build_module, fit_and_test
+from methyl_lightning.train.fit import build_datamodule, build_loggers, build_module, fit_and_test
 from methyl_lightning.train.logged import log_dilution, log_test
 from methyl_lightning.train.once import fingerprint, note_training, refuse_processes, take_training, trained_once
 from methyl_lightning.train.requeue import mark_job, requeued_checkpoint, was_here
 from methyl_lightning.train.resume import CHOICES, check_same_store, continue_in, resumed
-from methyl_lightning.train.tracking import build_loggers, finish_wandb, name_run, start_wandb
+from methyl_lightning.train.tracking import finish_wandb, name_run, start_wandb
 
 
 def train(cfg: DictConfig) -> None:

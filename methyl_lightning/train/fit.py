@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from hydra.utils import instantiate
@@ -33,6 +34,17 @@ from methyl_lightning.train.resume import RunCheckpoint, RunStopping
 
 LOST = re.compile(r"gloo|NCCL|ProcessGroup|reset by peer|closed by peer", re.IGNORECASE)  # of another process
 DEAD_S = 1.0  # after which a process that another misses counts as running
+
+
+def build_loggers(loggers: DictConfig, folder: Path, named: dict[str, Any]) -> list[Logger]:
+    """Build the loggers of a group; what they write goes into the folder, and they get the names that they lack."""
+    for logger in loggers.values():
+        if "folder" in logger:
+            logger.folder = str(folder)
+        for key, value in named.items():
+            if key in logger and logger[key] is None:
+                logger[key] = value
+    return [instantiate(logger, _convert_="all") for logger in loggers.values()]
 
 
 def build_module(model: DictConfig, store: Store, seed: int) -> MethylationModule:

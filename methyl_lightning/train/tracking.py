@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import wandb
-from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -90,17 +89,6 @@ def _typed_for_all(sweep: Path) -> set[str]:
     file = sweep / "multirun.yaml"  # Hydra writes it before the first job
     overrides = OmegaConf.load(file).hydra.overrides.task if file.is_file() else ListConfig([])
     return {str(override) for override in overrides}
-
-
-def build_loggers(loggers: DictConfig, folder: Path, named: dict[str, Any]) -> list[Logger]:
-    """Build the loggers of a group; what they write goes into the folder, and they get the names that they lack."""
-    for logger in loggers.values():
-        if "folder" in logger:
-            logger.folder = str(folder)
-        for key, value in named.items():
-            if key in logger and logger[key] is None:
-                logger[key] = value
-    return [instantiate(logger, _convert_="all") for logger in loggers.values()]
 
 
 def start_wandb(loggers: list[Logger], settings: DictConfig, datamodule: GridDataModule) -> None:
