@@ -12,7 +12,7 @@ from methyl_lightning.networks.contract import CpgFeatures, MethylationNetwork, 
 from methyl_lightning.networks.factors.cis import near_classes
 from methyl_lightning.networks.factors.cpgs import CpgDescription, gene_levels
 from methyl_lightning.networks.factors.lines import Lines, Samples, on_grid, on_pairs
-from methyl_lightning.networks.factors.samples import Expression, fill_operator, fit_factors, leading_scores
+from methyl_lightning.networks.factors.samples import Expression, complete, fit_factors, leading_scores
 from methyl_lightning.networks.sequence import Dense, on_known
 
 WIDTH, N_HIDDEN = 11, 64  # of a filter, in bases; units of the connected layers
@@ -91,8 +91,8 @@ class FactorNetwork(MethylationNetwork):
         view = data.view(self.most_cells)
         kernel, scale = self.expression.fit(view.expression_SG)
         standard_SG = self.expression(view.expression_SG)
-        operator_SS = fill_operator(kernel, view.beta_CS)
-        scores_SQ = leading_scores(view.beta_CS, operator_SS, self.n_factors)
+        complete(view.beta_CS, kernel)
+        scores_SQ = leading_scores(view.beta_CS, self.n_factors)
         weight_GQ = fit_factors(standard_SG, kernel, scale, scores_SQ)[0]
         self.weight_GQ = functional.pad(weight_GQ, (0, self.n_factors - weight_GQ.shape[1]))
         near_GQ = standard_SG.T @ scores_SQ[:, :NEAR_FACTORS].float() / len(scores_SQ)

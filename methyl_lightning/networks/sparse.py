@@ -18,7 +18,7 @@ def fill_sparse(beta_CS: Tensor) -> Tensor:
     than their noise does (empirical Bayes, the variances by the method of moments).
     """
     known_CS = ~beta_CS.isnan()
-    if float(known_CS.float().mean()) > FEW_MEASURED or not known_CS.any():
+    if int(known_CS.sum()) > FEW_MEASURED * known_CS.numel() or not known_CS.any():
         return beta_CS
     count_C, count_S = known_CS.sum(1).clamp(min=1), known_CS.sum(0).clamp(min=1)
     value_CS = torch.where(known_CS, beta_CS, 0.0)

@@ -4,6 +4,7 @@ Legend: C CpGs, S samples, G genes, L bases, P features, Q components, N (CpG, g
 """
 
 from collections.abc import Iterator
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -40,21 +41,28 @@ def cpg_rows(cpgs: CpgFeatures, size: int = ROWS) -> Iterator[tuple[slice, CpgFe
         )
 
 
+@cache
+def kmer_columns(k: int) -> tuple[Tensor, int]:
+    """Give each k-mer and its reverse complement the same column: that of each code, and how many there are."""
+    code = torch.arange(N_BASES**k)
+    digits = [code // N_BASES**i % N_BASES for i in range(k)]
+    complement = sum((N_BASES - 1 - digits[i]) * N_BASES ** (k - 1 - i) for i in range(k))
+    column = torch.unique(torch.minimum(code, torch.as_tensor(complement)), return_inverse=True)[1]
+    return column, int(column.max()) + 1
+
+
 def kmer_frequencies(sequence_CL: Tensor, longest: int, shortest: int = 1) -> Tensor:
     """Return shares of k-mers [C, P], k = ``shortest`` … ``longest``; a k-mer and its reverse complement are one."""
     parts = []
     length = sequence_CL.shape[1]
     base_CL = sequence_CL.long()
     for k in range(shortest, longest + 1):
-        code = torch.arange(N_BASES**k, device=base_CL.device)
-        digits = [code // N_BASES**i % N_BASES for i in range(k)]
-        complement = sum((N_BASES - 1 - digits[i]) * N_BASES ** (k - 1 - i) for i in range(k))
-        column = torch.unique(torch.minimum(code, torch.as_tensor(complement)), return_inverse=True)[1]
+        column, n_columns = kmer_columns(k)
         parts_CL = [base_CL[:, i : length - k + 1 + i] for i in range(k)]
         known_CL = torch.stack([part < N_BASES for part in parts_CL]).all(0)
         code_CL = sum(part * N_BASES ** (k - 1 - i) for i, part in enumerate(parts_CL)) * known_CL
-        count_CP = torch.zeros(len(base_CL), int(column.max()) + 1, device=base_CL.device)
-        count_CP.scatter_add_(1, column[code_CL], known_CL.float())
+        count_CP = torch.zeros(len(base_CL), n_columns, device=base_CL.device)
+        count_CP.scatter_add_(1, column.to(base_CL.device)[code_CL], known_CL.float())
         parts.append(count_CP / known_CL.sum(1, keepdim=True).clamp(min=1))
     return torch.cat(parts, 1)
 

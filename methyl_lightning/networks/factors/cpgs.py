@@ -1,6 +1,6 @@
 """The CpG side: what is known of a CpG, in blocks that a kernel weighs.
 
-Legend: C CpGs, G genes, L bases, P features, Q factors, K k-mers, N (CpG, gene) entries.
+Legend: C CpGs, G genes, L bases, P features, Q factors, A scales of distance, K k-mers, N (CpG, gene) entries.
 """
 
 import torch
@@ -222,12 +222,15 @@ class CpgDescription(nn.Module):
         return [(row[0][0], torch.cat([block_CP for _, block_CP in row])) for row in zip(*parts, strict=True)]
 
     def _block_row(self, cpgs: CpgFeatures) -> list[tuple[float, Tensor]]:
+        summed_CP = near_gene_loadings(cpgs, torch.cat([self.level_GP, self.loading_GQ], 1))
+        n_levels, n_loadings = self.level_GP.shape[1], self.loading_GQ.shape[1]
+        level_CAP, loading_CAQ = summed_CP.unflatten(1, (-1, n_levels + n_loadings)).split([n_levels, n_loadings], 2)
         blocks = {
             "sequence": kmer_frequencies(cpgs.sequence_CL, LONGEST_KMER),
             "density": cpg_density(cpgs.sequence_CL),
             "geometry": gene_geometry(cpgs, self.genes),
-            "level": near_gene_loadings(cpgs, self.level_GP),
-            "loadings": near_gene_loadings(cpgs, self.loading_GQ),
+            "level": level_CAP.flatten(1),
+            "loadings": loading_CAQ.flatten(1),
         }
         known = [(WEIGHTS[name], block_CP) for name, block_CP in blocks.items()]
         return known + [(weight, cpgs.annotation_CP[:, columns]) for columns, weight in ANNOTATION_WEIGHTS.values()]

@@ -43,16 +43,17 @@ def chromosome_folds(chrom_C: Tensor, position_C: Tensor) -> Tensor:
 
 def kriging_kernel(bp: Tensor) -> Tensor:
     """Correlation of two CpGs so many bases apart."""
-    total = sum(weight for _, weight in KRIGING)
-    return sum((weight / total * torch.exp(-bp / scale) for scale, weight in KRIGING), torch.zeros_like(bp))
+    scale, weight = torch.tensor(KRIGING, device=bp.device).T
+    return torch.exp(-bp[..., None] / scale) @ (weight / weight.sum())
 
 
 def krige(bp_CK: Tensor, between_CKK: Tensor, known_CK: Tensor, noise: float) -> Tensor:
     """Weights of the neighbours [C, K], which lie so far from the CpG and from each other; 0 of those that aren't."""
     pairs_CKK = known_CK[:, :, None] & known_CK[:, None]
-    gram_CKK = kriging_kernel(between_CKK) * pairs_CKK
+    near_CK1, gram_CKK = kriging_kernel(torch.cat([bp_CK[:, :, None], between_CKK], 2)).split([1, bp_CK.shape[1]], 2)
+    gram_CKK = gram_CKK * pairs_CKK
     gram_CKK.diagonal(dim1=1, dim2=2).copy_(torch.where(known_CK, 1 + noise, 1.0))
-    return torch.linalg.solve(gram_CKK, (kriging_kernel(bp_CK) * known_CK)[:, :, None]).squeeze(2)
+    return torch.linalg.solve(gram_CKK, near_CK1 * known_CK[:, :, None]).squeeze(2)
 
 
 class Loadings(nn.Module):
@@ -98,21 +99,19 @@ class Loadings(nn.Module):
         deviation_T, self.mean_T = torch.std_mean(target_CT, 0, correction=0)
         scaled_CT = ((target_CT - self.mean_T) / deviation_T.clamp(min=1e-12)).double()
         fold_C = chromosome_folds(chrom_C, position_C)
-        gram_FMM = torch.zeros(N_FOLDS, basis_MM.shape[1], basis_MM.shape[1], dtype=torch.float64)
-        moment_FMT = torch.zeros(N_FOLDS, basis_MM.shape[1], scaled_CT.shape[1], dtype=torch.float64)
+        gram_FMM = torch.zeros(N_FOLDS, len(basis_MM), len(basis_MM), dtype=torch.float64)
+        moment_FMT = torch.zeros(N_FOLDS, len(basis_MM), scaled_CT.shape[1], dtype=torch.float64)
         for rows in slices(n_cpgs):
-            basis_CM = self._kernel(features_CP[rows]).double() @ basis_MM
+            kernel_CM = self._kernel(features_CP[rows]).double()
             for f in range(N_FOLDS):
-                of_CM = basis_CM[fold_C[rows] == f]
+                of_CM = kernel_CM[fold_C[rows] == f]
                 gram_FMM[f] += of_CM.T @ of_CM
                 moment_FMT[f] += of_CM.T @ scaled_CT[rows][fold_C[rows] == f]
-        penalty_T, without_FMT, weight_MT = _fit_by_folds(gram_FMM, moment_FMT)
-        del penalty_T
+        # the basis comes in after the sums over CpGs, as it then costs the same however many they are
+        without_FMT, weight_MT = _fit_by_folds(basis_MM.T @ gram_FMM @ basis_MM, basis_MM.T @ moment_FMT)
+        without_FMT = basis_MM @ without_FMT
         out_CT = torch.cat(
-            [
-                _by_fold(self._kernel(features_CP[rows]).double() @ basis_MM, without_FMT, fold_C[rows])
-                for rows in slices(n_cpgs)
-            ]
+            [_by_fold(self._kernel(features_CP[rows]).double(), without_FMT, fold_C[rows]) for rows in slices(n_cpgs)]
         )
         self.weight_MT = ((basis_MM @ weight_MT) * deviation_T).float()
         self._fit_kriging(chrom_C, position_C, (scaled_CT - out_CT).float())
@@ -178,8 +177,8 @@ def _genome_order(chrom_C: Tensor, position_C: Tensor) -> Tensor:
     return by_position_C[chrom_C[by_position_C].argsort(stable=True)]
 
 
-def _fit_by_folds(gram_FMM: Tensor, moment_FMT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Choose each target's penalty [T] by leaving out folds; weights without each fold [F, M, T] and of all [M, T]."""
+def _fit_by_folds(gram_FMM: Tensor, moment_FMT: Tensor) -> tuple[Tensor, Tensor]:
+    """Choose each target's penalty by leaving out folds: weights without each fold [F, M, T] and of all [M, T]."""
     grid = torch.tensor(PENALTIES, dtype=torch.float64)
     total_MM, total_MT = gram_FMM.sum(0), moment_FMT.sum(0)
     error_LT = torch.zeros(len(grid), total_MT.shape[1], dtype=torch.float64)
@@ -196,12 +195,12 @@ def _fit_by_folds(gram_FMM: Tensor, moment_FMT: Tensor) -> tuple[Tensor, Tensor,
     without = [vector @ (rotated / (value[:, None] + penalty_T)) for value, vector, rotated in spectra]
     value_M, vector_MM = torch.linalg.eigh(total_MM)
     weight_MT = vector_MM @ ((vector_MM.T @ total_MT) / (value_M.clamp(min=0)[:, None] + penalty_T))
-    return penalty_T, torch.stack(without), weight_MT
+    return torch.stack(without), weight_MT
 
 
-def _by_fold(basis_CM: Tensor, weight_FMT: Tensor, fold_C: Tensor) -> Tensor:
+def _by_fold(kernel_CM: Tensor, weight_FMT: Tensor, fold_C: Tensor) -> Tensor:
     """Predict each row by the weights without its fold: [C, T]."""
-    predicted_CT = basis_CM.new_zeros(len(basis_CM), weight_FMT.shape[2])
+    predicted_CT = kernel_CM.new_zeros(len(kernel_CM), weight_FMT.shape[2])
     for f, weight_MT in enumerate(weight_FMT):
-        predicted_CT[fold_C == f] = basis_CM[fold_C == f] @ weight_MT
+        predicted_CT[fold_C == f] = kernel_CM[fold_C == f] @ weight_MT
     return predicted_CT

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from methyl_lightning.networks.baselines.features import cpg_rows
+from methyl_lightning.networks.baselines.ridge import cpg_means
 from methyl_lightning.networks.contract import ClosedFormNetwork, CpgFeatures, TrainingView
 from methyl_lightning.networks.factors.cis import ROWS as CIS_ROWS
 from methyl_lightning.networks.factors.cis import Cis, circumstances, near_classes
 from methyl_lightning.networks.factors.cpgs import CpgDescription, gene_levels
 from methyl_lightning.networks.factors.lines import Lines, Samples, on_grid, on_pairs
 from methyl_lightning.networks.factors.loadings import Loadings, chromosome_folds, slices
-from methyl_lightning.networks.factors.samples import Expression, fill, fill_operator, fit_factors, leading_scores
+from methyl_lightning.networks.factors.samples import Expression, complete, fit_factors, leading_scores
 
 NEAR_FACTORS = 8  # whose loadings on near genes describe a CpG
 
@@ -58,14 +59,14 @@ class MethylationFactors(ClosedFormNetwork):
             self.register_buffer(name, torch.zeros(shape))
 
     def fit_closed_form(self, view: TrainingView) -> None:
-        """Fit factors, loadings, what predicts both, and the slopes on near genes."""
+        """Fit factors, loadings, what predicts both, and the slopes on near genes; fill missing cells in place."""
         measured_C = ~view.beta_CS.isnan().all(1)
         if not measured_C.all():
             view = view._replace(cpgs=_some(view.cpgs, measured_C), beta_CS=view.beta_CS[measured_C])
         kernel, scale = self.expression.fit(view.expression_SG)
         standard_SG = self.expression(view.expression_SG)
-        operator_SS = fill_operator(kernel, view.beta_CS)
-        scores_SQ, noise_C = self._fit_own_loadings(view.beta_CS, operator_SS)
+        complete(view.beta_CS, kernel)
+        scores_SQ, noise_C = self._fit_own_loadings(view.beta_CS)
         self.weight_GQ, left_SQ = fit_factors(standard_SG, kernel, scale, scores_SQ)
 
         near_GQ = standard_SG.T @ scores_SQ.float() / len(scores_SQ)
@@ -75,16 +76,16 @@ class MethylationFactors(ClosedFormNetwork):
         place = view.cpgs.chrom_C, view.cpgs.position_C
         predicted_CT = self.loadings.fit(features_CP, *place, target_CT)
         genes, own_SQ = self.description.genes, scores_SQ.float()
-        unseen = self._residuals(view, operator_SS, predicted_CT[:, 0], predicted_CT[:, 1:], left_SQ)
+        unseen = self._residuals(view, predicted_CT[:, 0], predicted_CT[:, 1:], left_SQ)
         self.cis.fit(unseen, genes, standard_SG)
-        seen = self._residuals(view, operator_SS, self.mean_C, self.loading_CQ, own_SQ)
+        seen = self._residuals(view, self.mean_C, self.loading_CQ, own_SQ)
         self.own_cis.fit(seen, genes, standard_SG - own_SQ @ near_GQ.T)
         self._shrink_own_loadings(view.cpgs, predicted_CT, near_GQ, noise_C)
 
         self.key_C, order_C = view.cpgs.key_C.sort()
         self.mean_C, self.loading_CQ = self.mean_C[order_C], self.loading_CQ[order_C]
 
-    def _fit_own_loadings(self, beta_CS: Tensor, operator_SS: Tensor) -> tuple[Tensor, Tensor]:
+    def _fit_own_loadings(self, beta_CS: Tensor) -> tuple[Tensor, Tensor]:
         """Keep means and loadings of the CpGs.
 
         Returns
@@ -92,10 +93,10 @@ class MethylationFactors(ClosedFormNetwork):
         tuple
             Scores of the samples, variance 1 each: [S, Q]; and variance of the error of a CpG's loadings: [C].
         """
-        scores_SQ = leading_scores(beta_CS, operator_SS, self.n_factors)
+        scores_SQ = leading_scores(beta_CS, self.n_factors)
         means, loadings, noises = [], [], []
         for rows in slices(len(beta_CS)):
-            mean_C, residual_CS = fill(beta_CS[rows], operator_SS)
+            mean_C, residual_CS = cpg_means(beta_CS[rows])
             means.append(mean_C)
             loadings.append(residual_CS @ scores_SQ.float() / len(scores_SQ))
             noises.append(residual_CS.square().mean(1) - loadings[-1].square().sum(1))
@@ -117,12 +118,12 @@ class MethylationFactors(ClosedFormNetwork):
             self.loading_CQ[rows] -= torch.einsum("ck,ckq->cq", slope_CK, near_GQ[gene_CK])
 
     def _residuals(
-        self, view: TrainingView, operator_SS: Tensor, mean_C: Tensor, loading_CQ: Tensor, factor_SQ: Tensor
+        self, view: TrainingView, mean_C: Tensor, loading_CQ: Tensor, factor_SQ: Tensor
     ) -> Iterator[tuple[CpgFeatures, Tensor, Tensor, Tensor]]:
         """Yield what loadings and factors leave, block by block: CpGs, means, residuals and folds."""
         fold_C = chromosome_folds(view.cpgs.chrom_C, view.cpgs.position_C)
         for rows, cpgs in cpg_rows(view.cpgs, CIS_ROWS):
-            residual_CS = fill(view.beta_CS[rows], operator_SS)[1]
+            residual_CS = cpg_means(view.beta_CS[rows])[1]
             yield cpgs, mean_C[rows], residual_CS - loading_CQ[rows] @ factor_SQ.T, fold_C[rows]
 
     def encode_cpgs(self, cpgs: CpgFeatures) -> Lines:

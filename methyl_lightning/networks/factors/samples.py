@@ -94,11 +94,14 @@ class Regression(NamedTuple):
 
 def regress(kernel: Kernel, target_SQ: Tensor) -> Regression:
     """Fit targets that sum to 0, and choose each one's penalty by leaving out samples."""
-    left = [kernel.leave_one_out(penalty) @ target_SQ for penalty in PENALTIES]
-    error_Q, best_Q = torch.stack([(part - target_SQ).square().sum(0) for part in left]).min(0)
-    del error_Q
+    rotated_SQ, square_SS = kernel.vector_SS.T @ target_SQ, kernel.vector_SS.square()
+    left = []
+    for penalty in PENALTIES:  # as Kernel.leave_one_out, without a matrix of samples × samples
+        share_S = kernel.value_S / (kernel.value_S + penalty)
+        residual_SQ = target_SQ - kernel.vector_SS @ (share_S[:, None] * rotated_SQ)
+        left.append(target_SQ - residual_SQ / (1 - square_SS @ share_S - 1 / len(target_SQ))[:, None])
+    best_Q = torch.stack([(part - target_SQ).square().sum(0) for part in left]).argmin(0)
     penalty_Q = torch.tensor(PENALTIES, dtype=target_SQ.dtype)[best_Q]
-    rotated_SQ = kernel.vector_SS.T @ target_SQ
     dual_SQ = kernel.vector_SS @ (rotated_SQ / (kernel.value_S[:, None] + penalty_Q))
     return Regression(dual_SQ, torch.stack([left[int(i)][:, q] for q, i in enumerate(best_Q)], 1))
 
@@ -129,17 +132,23 @@ def fit_factors(rows_SG: Tensor, kernel: Kernel, scale: float, scores_SQ: Tensor
     """
     flat = regress(kernel, scores_SQ)
     weight_GQ, left_SQ = rows_SG.T @ flat.dual_SQ.float() * scale, flat.left_SQ.float()
-    fold_S = folds(len(rows_SG), SHARPENED_FOLDS)
-    for q in range(min(SHARPENED, scores_SQ.shape[1])):
-        target_S = scores_SQ[:, q]
-        held = {power: torch.zeros_like(left_SQ[:, q]) for power in (0.0, *POWERS)}
-        for power, held_S in held.items():
-            for fold in range(SHARPENED_FOLDS):
-                weight_G, constant = sharpened(rows_SG[fold_S != fold], target_S[fold_S != fold], power)
-                held_S[fold_S == fold] = rows_SG[fold_S == fold] @ weight_G + constant
-        best = min(held, key=lambda power: float((held[power] - target_S).square().sum()))
+    fold_S, leading_SQ = folds(len(rows_SG), SHARPENED_FOLDS), scores_SQ[:, :SHARPENED]
+    held = {power: torch.zeros_like(leading_SQ, dtype=torch.float32) for power in (0.0, *POWERS)}
+    for fold in range(SHARPENED_FOLDS):
+        out_S = fold_S == fold
+        centre_G, mean_Q = rows_SG[~out_S].mean(0), leading_SQ[~out_S].mean(0)
+        centred_SG = rows_SG[~out_S] - centre_G
+        of_fold, of_scale = make_kernel(centred_SG)
+        dual_SQ = regress(of_fold, leading_SQ[~out_S] - mean_Q).dual_SQ.float() * of_scale
+        held[0.0][out_S] = (rows_SG[out_S] - centre_G) @ (centred_SG.T @ dual_SQ) + mean_Q.float()
+        for power in POWERS:
+            for q, target_S in enumerate(leading_SQ[~out_S].T):
+                weight_G, constant = sharpened(rows_SG[~out_S], target_S, power)
+                held[power][out_S, q] = rows_SG[out_S] @ weight_G + constant
+    for q, target_S in enumerate(leading_SQ.T):
+        best = min(held, key=lambda power: float((held[power][:, q] - target_S).square().sum()))
         if best:
-            weight_GQ[:, q], left_SQ[:, q] = sharpened(rows_SG, target_S, best)[0], held[best]
+            weight_GQ[:, q], left_SQ[:, q] = sharpened(rows_SG, target_S, best)[0], held[best][:, q]
     return weight_GQ, left_SQ
 
 
@@ -171,10 +180,18 @@ def fill(beta_CS: Tensor, operator_SS: Tensor) -> tuple[Tensor, Tensor]:
     return mean_C + shift_C, residual_CS - shift_C[:, None]
 
 
-def leading_scores(beta_CS: Tensor, operator_SS: Tensor, n_factors: int) -> Tensor:
+def complete(beta_CS: Tensor, kernel: Kernel) -> None:
+    """Fill the missing cells in place."""
+    operator_SS = fill_operator(kernel, beta_CS)
+    for rows in slices(len(beta_CS)):
+        mean_C, residual_CS = fill(beta_CS[rows], operator_SS)
+        torch.add(mean_C[:, None], residual_CS, out=beta_CS[rows])
+
+
+def leading_scores(beta_CS: Tensor, n_factors: int) -> Tensor:
     """Return what deviations from the CpGs' means share: scores of the samples, variance 1 each, float64 [S, Q]."""
     gram_SS = torch.zeros(2 * beta_CS.shape[1:], dtype=torch.float64)
     for rows in slices(len(beta_CS)):
-        residual_CS = fill(beta_CS[rows], operator_SS)[1]
+        residual_CS = cpg_means(beta_CS[rows])[1]
         gram_SS += (residual_CS.T @ residual_CS).double()
     return torch.linalg.eigh(gram_SS)[1].flip(1)[:, :n_factors] * len(gram_SS) ** 0.5
