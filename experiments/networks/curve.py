@@ -41,6 +41,13 @@ from methyl_lightning.prepare.ceiling import read_ceiling
 
 FRACTIONS, BLOCK_BP = (0.8, 0.1, 0.1), 200_000
 TRAINING = {"steps": 500, "block_cpgs": 64, "block_samples": 256}
+DRAWN = {
+    "mas_pcc": "MAS-PCC",
+    "mas_pcc_centred": "MAS-PCC without shift",
+    "spearman": "Spearman",
+    "mae": "MAE",
+    "fit_s": "seconds of the fit",
+}
 METRICS = {"mas_pcc": mas_pcc, "mas_pcc_centred": mas_pcc_centred, "spearman": spearman, "mae": mae}
 
 
@@ -120,20 +127,22 @@ def write_table(settings: argparse.Namespace) -> None:
 
 
 def draw(tables: list[Path], path: Path) -> None:
-    """Draw scores and seconds of the fit against the number of training CpGs, mean over seeds, one row a cohort."""
+    """Draw scores and seconds against the number of training CpGs, mean and range over seeds, one row a cohort."""
     table = pd.concat([pd.read_csv(each) for each in tables])
-    table["model"] = table["model"].str.partition(":")[0]
+    name, steps = table["model"].str.partition(":")[0], table["steps"].fillna(0).astype(int)
+    table["model"] = name.where(steps == 0, name + steps.map(", {:,} steps".format))
     sizes = table.groupby("cohort", sort=False)["cpgs"].nunique()
     cohorts = sizes.index[sizes > 1]  # one number of CpGs is no curve
     figure, axes = plt.subplots(
-        len(cohorts), 4, figsize=(15, 3.4 * len(cohorts)), squeeze=False, layout="constrained", sharex=True
+        len(cohorts), len(DRAWN), figsize=(18, 3.4 * len(cohorts)), squeeze=False, layout="constrained", sharex=True
     )
-    titles = {"mas_pcc": "MAS-PCC", "spearman": "Spearman", "mae": "MAE", "fit_s": "seconds of the fit"}
     for row, cohort in zip(axes, cohorts, strict=True):
-        for axis, (column, title) in zip(row, titles.items(), strict=True):
+        for axis, (column, title) in zip(row, DRAWN.items(), strict=True):
             for model, of_model in table[table["cohort"] == cohort].groupby("model", sort=False):
-                mean = of_model.groupby("cpgs")[column].mean()
-                axis.plot(mean.index, mean, marker="o", label=model, ls=":" if model == "ceiling" else "-")
+                seeds = of_model.groupby("cpgs")[column]
+                mean, ls = seeds.mean(), ":" if model == "ceiling" else "-"
+                bars = [mean - seeds.min(), seeds.max() - mean]
+                axis.errorbar(mean.index, mean, bars, marker="o", markersize=4, label=model, ls=ls)
             axis.set(xscale="log", xlabel="training CpGs", ylabel=title, title=cohort)
         row[-1].set_yscale("log")
     axes[0, 0].legend(fontsize=7)
