@@ -5,7 +5,7 @@ usage: python experiments/reproduce/recipes.py STORE TABLE [--cpg-split blocks] 
 
 A run watches its validation view every so many steps, with the weights of the step and with their running mean. The
 step is chosen by Spearman on one half of the validation CpGs and scored on the other, then the other way round; the
-score is the mean of both. Test views are never read.
+score is the mean of both. At the same steps training CpGs × validation patients are scored. Test views are never read.
 
 Legend: C CpGs, S samples.
 """
@@ -31,6 +31,7 @@ from methyl_lightning.train.averaging import RunAveraging
 
 FRACTIONS, DECAY, WINDOW = (0.6, 0.3, 0.1), 0.98, 3  # more validation CpGs than usual, as they are halved
 METRICS = {"spearman": spearman, "mae": mae, "mas_pcc": mas_pcc}
+SEEN, N_SEEN = "seen_spearman", 300  # training CpGs that are scored, too
 RUN, RECIPE = ["cohort", "split", "seed"], ["scaling", "schedule", "weights", "window"]
 
 
@@ -41,7 +42,9 @@ class Watch(RunAveraging):
         super().__init__(DECAY)
         self.store, self.every = datamodule.store, every
         cpg_C, self.sample_S = (parts["val"] for parts in (datamodule.split.cpg, datamodule.split.sample))
-        self.cpg_C = np.random.default_rng([datamodule.split_seed, 4]).permutation(cpg_C)
+        rng = np.random.default_rng([datamodule.split_seed, 4])
+        self.n_val = len(cpg_C)
+        self.cpg_C = np.concatenate([rng.permutation(cpg_C), rng.permutation(datamodule.split.cpg["train"])[:N_SEEN]])
         self.measured_CS = self.store.beta(self.cpg_C, self.sample_S)
         self.rows: list[dict[str, Any]] = []
 
@@ -57,10 +60,11 @@ class Watch(RunAveraging):
 
     def _score(self, module: L.LightningModule, step: int, weights: str) -> None:
         predicted_CS = predict_grid(cast(MethylationModule, module), self.store, self.cpg_C, self.sample_S).clip(0, 1)
-        middle = len(self.cpg_C) // 2
-        for half, rows in enumerate((slice(middle), slice(middle, None))):
+        middle, seen = self.n_val // 2, slice(self.n_val, None)
+        of_seen = spearman(self.measured_CS[seen], predicted_CS[seen])
+        for half, rows in enumerate((slice(middle), slice(middle, self.n_val))):
             scores = {name: metric(self.measured_CS[rows], predicted_CS[rows]) for name, metric in METRICS.items()}
-            self.rows.append({"weights": weights, "step": step, "half": half, **scores})
+            self.rows.append({"weights": weights, "step": step, "half": half, **scores, SEEN: of_seen})
 
 
 def run(
@@ -100,7 +104,7 @@ def choose(table: pd.DataFrame) -> pd.DataFrame:
             for chosen_on, scored_on in (halves, halves[::-1]):
                 # a half on which the prediction does not differ has no Spearman yet
                 smooth = chosen_on["spearman"].fillna(-1).rolling(window, min_periods=1).mean()
-                scores.append(scored_on.loc[smooth.idxmax(), [*METRICS]])
+                scores.append(scored_on.loc[smooth.idxmax(), [*METRICS, SEEN]])
             rows.append(dict(zip([*RUN, *RECIPE], (*key, window), strict=True)) | dict(sum(scores) / 2))
     return pd.DataFrame(rows)
 
@@ -112,7 +116,7 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
     for key, of_recipe in runs.groupby(["cohort", *RECIPE], sort=False):
         of_recipe = of_recipe.set_index(RUN)
         row: dict[str, Any] = dict(zip(["cohort", *RECIPE], key, strict=True))
-        for name in METRICS:
+        for name in (*METRICS, SEEN):
             sd = np.sqrt(of_recipe.groupby(level=["cohort", "split"])[name].var().mean())
             gain = of_recipe[name] - plain.loc[of_recipe.index, name]
             row |= {name: of_recipe[name].mean(), f"{name}_sd": sd, f"{name}_gain": gain.mean()}
@@ -123,10 +127,11 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
 
 def print_summary(table: pd.DataFrame) -> None:
     """Print the table: value ± sd over seeds, and gain ± its standard error."""
-    print("| cohort | expression | rate | weights | score | Spearman ± sd | gain | MAE ± sd | MAS-PCC ± sd |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    titles = "Spearman ± sd | gain | MAE ± sd | MAS-PCC ± sd | Spearman of seen CpGs ± sd"
+    print(f"| cohort | expression | rate | weights | score | {titles} |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for row in summary(choose(table)).to_dict("records"):
-        values = [f"{row[name]:.3f} ± {row[f'{name}_sd']:.3f}" for name in METRICS]
+        values = [f"{row[name]:.3f} ± {row[f'{name}_sd']:.3f}" for name in (*METRICS, SEEN)]
         gain = f"{row['spearman_gain']:+.3f} ± {row['spearman_gain_se']:.3f}"
         score = "one" if row["window"] == 1 else f"mean of {row['window']}"
         recipe = [row["cohort"], row["scaling"], row["schedule"], row["weights"], score]
@@ -152,7 +157,7 @@ def main() -> None:
     torch.set_num_threads(1)
     tables = [pd.read_csv(path)] if path.exists() else []
     recipes = itertools.product(("minmax", "zscore"), ("constant", "cosine"))
-    for (scaling, schedule), split_seed, seed in itertools.product(recipes, settings.splits, settings.seeds):
+    for split_seed, seed, (scaling, schedule) in itertools.product(settings.splits, settings.seeds, recipes):
         how = (scaling, schedule, settings.steps, settings.every)
         tables.append(run(store, settings.cpg_split, split_seed, seed, *how))
         pd.concat(tables).to_csv(path, index=False, float_format="%.4f")

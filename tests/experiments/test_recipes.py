@@ -14,12 +14,12 @@ from methyl_lightning.prepare.simulated import simulate
 def told(spearman: dict[int, list[float]], **run: object) -> pd.DataFrame:
     """Lay the Spearman of each half out as a run of four validations."""
     rows = [
-        {"weights": "step", "step": 10 * (i + 1), "half": half, "spearman": value, "mae": 1 - value, "mas_pcc": 0.0}
+        {"step": 10 * (i + 1), "half": half, "spearman": value, "mae": 1 - value, "mas_pcc": 0.0, recipes.SEEN: i / 10}
         for half, values in spearman.items()
         for i, value in enumerate(values)
     ]
     return pd.DataFrame(rows).assign(
-        **{"cohort": "c", "split": 0, "seed": 0, "scaling": "minmax", "schedule": "constant", **run}
+        **{"cohort": "c", "split": 0, "seed": 0, "scaling": "minmax", "schedule": "constant", "weights": "step", **run}
     )
 
 
@@ -27,6 +27,7 @@ def test_step_is_chosen_on_one_half_and_scored_on_the_other() -> None:
     chosen = recipes.choose(told({0: [0.1, 0.5, 0.0, 0.0], 1: [0.4, 0.2, 0.3, 0.3]})).set_index("window")
     # half 0 chooses step 20, where half 1 has .2; half 1 chooses step 10, where half 0 has .1
     assert chosen.loc[1, "spearman"] == pytest.approx(0.15) and chosen.loc[1, "mae"] == pytest.approx(0.85)
+    assert chosen.loc[1, recipes.SEEN] == pytest.approx(0.05)  # of steps 20 and 10
     # means of three: half 0 has .1 .3 .2 .167, so step 20 again; half 1 has .4 .3 .3 .267
     assert chosen.loc[recipes.WINDOW, "spearman"] == pytest.approx(0.15)
 
@@ -62,4 +63,5 @@ def test_runs_look_at_validation_views_alone(tmp_path: Path, monkeypatch: pytest
     assert rows.groupby("weights")["mae"].mean().nunique() == 2
     split = GridDataModule(str(store), fractions=recipes.FRACTIONS, seed=1, split_seed=0).split
     for cpg_C, sample_S in read:
-        assert set(cpg_C) == set(split.cpg["val"]) and set(sample_S) == set(split.sample["val"])
+        assert set(split.cpg["val"]) <= set(cpg_C) <= {*split.cpg["val"], *split.cpg["train"]}
+        assert set(sample_S) == set(split.sample["val"])
