@@ -28,7 +28,16 @@ from methyl_lightning.networks.factors.loadings import (
     chromosome_folds,
 )
 from methyl_lightning.networks.factors.samples import PENALTIES as SAMPLE_PENALTIES
-from methyl_lightning.networks.factors.samples import Expression, Kernel, fill, fit_factors, regress, sharpened
+from methyl_lightning.networks.factors.samples import (
+    Expression,
+    Kernel,
+    complete,
+    fill,
+    fill_operator,
+    fit_factors,
+    regress,
+    sharpened,
+)
 from methyl_lightning.prepare.simulated import simulate
 
 
@@ -95,6 +104,18 @@ def test_measured_cells_stay_and_rows_sum_to_zero_when_filled() -> None:
     torch.testing.assert_close((mean[:, None] + residual)[known], beta[known])
     torch.testing.assert_close(residual.sum(1), torch.zeros(6), atol=1e-5, rtol=0)
     assert not residual.isnan().any()
+
+
+def test_a_grid_is_completed_in_place() -> None:
+    kernel, _ = small_kernel()
+    beta = normal(9, 12, seed=3).sigmoid().float()
+    beta[2, 4] = beta[5, 0] = torch.nan
+    before = beta.clone()
+    complete(beta, kernel)
+    known = ~before.isnan()
+    torch.testing.assert_close(beta[known], before[known])
+    mean, residual = fill(before, fill_operator(kernel, before))
+    torch.testing.assert_close(beta[~known], (mean[:, None] + residual)[~known])
 
 
 def test_factors_times_loadings_is_the_dense_kronecker_system() -> None:
