@@ -145,6 +145,7 @@ def main() -> None:
     parser.add_argument("--cpg-split", default="random")
     parser.add_argument("--splits", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--schedules", nargs="+", default=["constant", "cosine"])
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--every", type=int, default=25)
     parser.add_argument("paths", type=Path, nargs="+")
@@ -156,7 +157,7 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     tables = [pd.read_csv(path)] if path.exists() else []
-    recipes = itertools.product(("minmax", "zscore"), ("constant", "cosine"))
+    recipes = itertools.product(("minmax", "zscore"), settings.schedules)
     for split_seed, seed, (scaling, schedule) in itertools.product(settings.splits, settings.seeds, recipes):
         how = (scaling, schedule, settings.steps, settings.every)
         tables.append(run(store, settings.cpg_split, split_seed, seed, *how))
