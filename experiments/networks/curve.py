@@ -145,7 +145,7 @@ def draw(tables: list[Path], path: Path) -> None:
                 axis.errorbar(mean.index, mean, bars, marker="o", markersize=4, label=model, ls=ls)
             axis.set(xscale="log", xlabel="training CpGs", ylabel=title, title=cohort)
         row[-1].set_yscale("log")
-    axes[0, 0].legend(fontsize=7)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     figure.savefig(path, dpi=110)
 
 
