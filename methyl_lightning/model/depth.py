@@ -25,7 +25,7 @@ from methyl_lightning.model.record import TrainingRecord, is_log2
 LEVELS_A_DECADE = 4  # depths at which the regression is fitted; between them its centre is interpolated
 MOLECULES, MASK = "molecules", "mask"
 GENES_AT_ONCE = 1024
-ROWS_AT_ONCE = 1024
+ROWS_AT_ONCE = 256  # whose arrays stay near the processor
 OCTAVES, STEPS = (-14, 30), 16  # of the table of log1p of Poisson counts, and its steps an octave
 EXACT_BELOW = 2000.0  # of the mean count; above, moments by their Taylor series
 POINTS = ((-math.sqrt(3), 1 / 6), (0.0, 2 / 3), (math.sqrt(3), 1 / 6))  # Gauss-Hermite: deviations and weights
@@ -34,12 +34,15 @@ LEAST_SPREAD = 1e-3  # of a sample's total, natural logarithm
 
 
 class _Fit(NamedTuple):
-    """What a depth makes of values [N, K]: mean + (values − centre) · weight · loading, + slope of each gene's own."""
+    """What a depth makes of values [N, G]: mean + (values − centre) · weight · loading, + slope of each gene's own.
 
-    centre_K: np.ndarray
-    weight_KQ: np.ndarray
+    Of genes that are not matched, centre, weight and slope are 0.
+    """
+
+    centre_G: np.ndarray
+    weight_GQ: np.ndarray
     loading_QG: np.ndarray
-    slope_K: np.ndarray
+    slope_G: np.ndarray
 
 
 class ExpressionEstimator:
@@ -88,27 +91,39 @@ class ExpressionEstimator:
         if self.draws == MOLECULES:
             value_NK = _log1p(value_NK, np.minimum(self.full / np.maximum(depth_N, 1), 1))
         level_N = LEVELS_A_DECADE * np.log10(np.maximum(depth_N, 1))
-        estimate_NG = np.tile(self.record.mean_G, (len(depth_N), 1))
+        estimate_NG = np.empty((len(depth_N), len(self.record.mean_G)), dtype=np.float32)
+        estimate_NG[depth_N < 1] = self.record.mean_G
         for level in np.unique(nearest_N := np.rint(level_N).astype(int)):
             row_N = np.flatnonzero((nearest_N == level) & (depth_N >= 1))
             for rows in (row_N[start : start + ROWS_AT_ONCE] for start in range(0, len(row_N), ROWS_AT_ONCE)):
-                estimate_NG[rows] += self._deviation(value_NK[rows], level, level_N[rows] - level)
-        return np.maximum(estimate_NG, 0, out=estimate_NG)
+                estimate_NG[rows] = self._estimated(value_NK[rows], level, level_N[rows] - level)
+        return estimate_NG
 
-    def _deviation(self, value_NK: np.ndarray | sparse.csr_matrix, level: int, beyond_N: np.ndarray) -> np.ndarray:
-        """Deviation from the training mean [N, G] of samples ``beyond_N`` (±0.5) levels from one that is fitted."""
+    def _estimated(self, value_NK: np.ndarray | sparse.csr_matrix, level: int, beyond_N: np.ndarray) -> np.ndarray:
+        """Estimate the expression [N, G] of samples ``beyond_N`` (±0.5) levels from one that is fitted."""
         fit = self.fit(level)
         # the centre of a sample's own depth, on the line to that of the next level
-        steps_2K = np.stack([fit.centre_K - self.fit(level - 1).centre_K, self.fit(level + 1).centre_K - fit.centre_K])
+        steps_2G = np.stack([fit.centre_G - self.fit(level - 1).centre_G, self.fit(level + 1).centre_G - fit.centre_G])
         share_N2 = np.stack([np.minimum(beyond_N, 0), np.maximum(beyond_N, 0)], axis=1).astype(np.float32)
-        score_NQ = value_NK @ fit.weight_KQ - fit.centre_K @ fit.weight_KQ - share_N2 @ (steps_2K @ fit.weight_KQ)
-        deviation_NG = np.asarray(score_NQ, dtype=np.float32) @ fit.loading_QG
-        own_NK = np.array(value_NK, np.float32) if isinstance(value_NK, np.ndarray) else value_NK.toarray()
-        own_NK -= fit.centre_K
-        own_NK -= share_N2 @ steps_2K
-        own_NK *= fit.slope_K
-        deviation_NG[:, self.gene_K] += own_NK
-        return deviation_NG
+        value_NG = self._of_all_genes(value_NK)
+        score_NQ = value_NG @ fit.weight_GQ - fit.centre_G @ fit.weight_GQ - share_N2 @ (steps_2G @ fit.weight_GQ)
+        # one product for what does not depend on a gene's own value: large arrays are gone through as rarely as may be
+        known_NX = np.hstack([score_NQ, share_N2, np.ones_like(share_N2[:, :1])])
+        own_3G = np.concatenate([-steps_2G * fit.slope_G, (self.record.mean_G - fit.centre_G * fit.slope_G)[None]])
+        estimate_NG = known_NX @ np.concatenate([fit.loading_QG, own_3G])
+        value_NG *= fit.slope_G
+        estimate_NG += value_NG
+        return np.maximum(estimate_NG, 0, out=estimate_NG)
+
+    def _of_all_genes(self, value_NK: np.ndarray | sparse.csr_matrix) -> np.ndarray:
+        """Write values of matched genes as float32 [N, G], 0 for the others."""
+        n_genes = len(self.record.mean_G)
+        if not isinstance(value_NK, np.ndarray):
+            placed = (value_NK.data.astype(np.float32, copy=False), self.gene_K[value_NK.indices], value_NK.indptr)
+            return sparse.csr_matrix(placed, shape=(value_NK.shape[0], n_genes)).toarray()
+        value_NG = np.zeros((len(value_NK), n_genes), dtype=np.float32)
+        value_NG[:, self.gene_K] = value_NK
+        return value_NG
 
     def fit(self, level: int) -> _Fit:
         """Fit the regression to training samples of 10^(level / 4) molecules, once."""
@@ -155,7 +170,18 @@ class ExpressionEstimator:
         loading_QG[:, gene_K] -= of_scores_QK * slope_K
         depth_1G = np.zeros((1, loading_QG.shape[1]), dtype=np.float32)
         depth_1G[0, gene_K] = -gain_K * slope_K
-        return _Fit(centre_K, np.hstack([weight_KQ, depth_K[:, None]]), np.concatenate([loading_QG, depth_1G]), slope_K)
+        weight_KQ = np.hstack([weight_KQ, depth_K[:, None]])
+        centre_G, weight_GQ, slope_G = (
+            _placed(own, gene_K, loading_QG.shape[1]) for own in (centre_K, weight_KQ, slope_K)
+        )
+        return _Fit(centre_G, weight_GQ, np.concatenate([loading_QG, depth_1G]), slope_G)
+
+
+def _placed(own_KX: np.ndarray, gene_K: np.ndarray, n_genes: int) -> np.ndarray:
+    """Write rows of matched genes among those of all genes, the others 0: [G, …]."""
+    own_GX = np.zeros((n_genes, *own_KX.shape[1:]), dtype=np.float32)
+    own_GX[gene_K] = own_KX
+    return own_GX
 
 
 def _total(expression_SK: np.ndarray, draws: str) -> np.ndarray:
@@ -241,9 +267,8 @@ def _log1p(count_NK: np.ndarray | sparse.csr_matrix, scale_N: np.ndarray) -> np.
     """Compute log1p of scaled counts, float32."""
     if isinstance(count_NK, np.ndarray):
         return np.log1p(count_NK * scale_N[:, None], dtype=np.float32)
-    scaled_NK = count_NK.astype(np.float32)
-    scaled_NK.data = np.log1p(scaled_NK.data * np.repeat(scale_N, np.diff(scaled_NK.indptr)), dtype=np.float32)
-    return scaled_NK
+    value = np.log1p(count_NK.data * np.repeat(scale_N, np.diff(count_NK.indptr)), dtype=np.float32)
+    return sparse.csr_matrix((value, count_NK.indices, count_NK.indptr), shape=count_NK.shape)
 
 
 @cache

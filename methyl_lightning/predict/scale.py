@@ -182,7 +182,9 @@ class ExpressionRows:
             wanted_S = np.unique(average_RS.indices)
             linear_RK = average_RS[:, wanted_S] @ self._linear(wanted_S)
         if self.match == "depth":
-            return self._estimator.estimate(sparse.csr_matrix(linear_RK).multiply(self._n_R[rows, None]).tocsr())
+            count_RK = sparse.csr_matrix(linear_RK)
+            count_RK.data *= np.repeat(self._n_R[rows], np.diff(count_RK.indptr))
+            return self._estimator.estimate(count_RK, self.depth_R[rows])
         if self._per_million:
             linear_RK = linear_RK.toarray() if isinstance(linear_RK, sparse.csr_matrix) else linear_RK
             linear_RK = linear_RK[:, :-1] * (1e6 / np.maximum(linear_RK[:, -1:], 1))

@@ -76,8 +76,8 @@ def test_weights_are_those_of_a_ridge_on_infinitely_many_thinned_copies(record: 
     centred_SG = value_SG - value_SG.mean(axis=0)
     gram_GG = centred_SG.T @ centred_SG + len(score_SQ) * noise_GG
     weight_GQ = np.linalg.solve(gram_GG, centred_SG.T @ (score_SQ - score_SQ.mean(axis=0)))
-    np.testing.assert_allclose(fit.centre_K, value_SG.mean(axis=0), atol=3e-3)
-    np.testing.assert_allclose(fit.weight_KQ[:, :-1], weight_GQ, atol=0.02 * np.abs(weight_GQ).max())
+    np.testing.assert_allclose(fit.centre_G, value_SG.mean(axis=0), atol=3e-3)
+    np.testing.assert_allclose(fit.weight_GQ[:, :-1], weight_GQ, atol=0.02 * np.abs(weight_GQ).max())
 
 
 def test_centre_is_the_mean_of_thinned_training_samples(record: TrainingRecord) -> None:
@@ -85,7 +85,7 @@ def test_centre_is_the_mean_of_thinned_training_samples(record: TrainingRecord) 
     count_SG = np.exp2(dilute(values_SG, "multinomial", 300, np.random.default_rng(0)).astype(np.float64)) - 1
     count_SG *= 300 / count_SG.sum(axis=1, keepdims=True)
     estimator = ExpressionEstimator(record, UNITS)
-    lower_G, centre_G = (estimator.fit(level).centre_K for level in (9, 10))
+    lower_G, centre_G = (estimator.fit(level).centre_G for level in (9, 10))
     centre_G = centre_G + (4 * np.log10(300) - 10) * (centre_G - lower_G)
     np.testing.assert_allclose(centre_G, np.log1p(count_SG).mean(axis=0), atol=0.06)
 
@@ -153,6 +153,28 @@ def test_samples_do_not_depend_on_their_company_nor_on_sparseness(record: Traini
     np.testing.assert_allclose(
         ExpressionEstimator(record, UNITS).estimate(sparse.csr_matrix(count_SG)), together_SG, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("draws", [MOLECULES, MASK])
+def test_estimates_are_those_of_the_formula_in_double_precision(record: TrainingRecord, draws: str) -> None:
+    gene_K = np.flatnonzero(np.arange(N_GENES) % 7 != 0)
+    estimator = ExpressionEstimator(record, UNITS, gene_K, draws)
+    depth_N = np.array([100, 130, 170, 177.8, 180, 230, 300])  # levels 8 to 10, on both sides
+    value_NK = np.random.default_rng(6).poisson(2, (len(depth_N), len(gene_K))).astype(np.float64)
+    found = [estimator.estimate(own, depth_N) for own in (value_NK, sparse.csr_matrix(value_NK))]
+    if draws == MOLECULES:
+        value_NK = np.log1p(value_NK * np.minimum(estimator.full / depth_N, 1)[:, None])
+    for n, depth in enumerate(depth_N):
+        level = round(place := 4 * np.log10(depth))
+        fit = estimator.fit(level)
+        centre_G, weight_GQ, loading_QG, slope_G = (part.astype(np.float64) for part in fit)
+        beyond = estimator.fit(level + (1 if place > level else -1)).centre_G.astype(np.float64)
+        centre_G += abs(place - level) * (beyond - centre_G)
+        deviation_G = np.zeros(N_GENES)
+        deviation_G[gene_K] = value_NK[n] - centre_G[gene_K]
+        expected_G = record.mean_G + deviation_G @ weight_GQ @ loading_QG + deviation_G * slope_G
+        for estimate_NG in found:
+            np.testing.assert_allclose(estimate_NG[n], np.maximum(expected_G, 0), atol=2e-5)
 
 
 def test_a_checkpoint_carries_it_in_little_space(workplace: Path) -> None:
