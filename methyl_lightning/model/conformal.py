@@ -54,19 +54,26 @@ def calibrate_grid(measured_CS: np.ndarray, predicted_CS: np.ndarray, level: flo
         measured_N, predicted_N = (grid_CS[of_C][:, of_S].ravel() for grid_CS in (measured_CS, predicted_CS))
         return calibrate(measured_N, predicted_N, level, most_bins)
 
-    low, high = level, (1 + level) / 2
+    def covers(level_tried: float) -> bool:
+        """Tell whether cells of left-out CpGs and samples lie inside as often as they should."""
+        inside, known = 0.0, 0
+        for f, g in np.ndindex(FOLDS, FOLDS):
+            calibration = fit(fold_C != f, fold_S != g, level_tried)
+            held = [grid_CS[fold_C == f][:, fold_S == g].ravel() for grid_CS in (measured_CS, predicted_CS)]
+            n_known = int(np.isfinite(held[0]).sum())
+            inside, known = inside + np.nan_to_num(coverage(calibration, *held)) * n_known, known + n_known
+        return inside >= level * known
+
+    widened = level
     if n_cpgs <= MOST_CPGS and min(n_cpgs, n_samples) >= 2 * FOLDS:
         rng = np.random.default_rng(0)
         fold_C, fold_S = (rng.permutation(n) % FOLDS for n in (n_cpgs, n_samples))
-        for _ in range(STEPS):
-            tried, inside, known = (low + high) / 2, 0.0, 0
-            for f, g in np.ndindex(FOLDS, FOLDS):
-                calibration = fit(fold_C != f, fold_S != g, tried)
-                held = [grid_CS[fold_C == f][:, fold_S == g].ravel() for grid_CS in (measured_CS, predicted_CS)]
-                n_known = int(np.isfinite(held[0]).sum())
-                inside, known = inside + np.nan_to_num(coverage(calibration, *held)) * n_known, known + n_known
-            low, high = (low, tried) if inside >= level * known else (tried, high)
-    return fit(slice(None), slice(None), low)._replace(level=level)
+        if not covers(level):
+            low, widened = level, (1 + level) / 2
+            for _ in range(STEPS):
+                tried = (low + widened) / 2
+                low, widened = (low, tried) if covers(tried) else (tried, widened)
+    return fit(slice(None), slice(None), widened)._replace(level=level)
 
 
 def calibrate(
