@@ -18,7 +18,8 @@ import pandas as pd
 
 from experiments.spatial import figures
 from experiments.spatial.cells import cell_rows
-from experiments.spatial.diluted_bulk import ALL_LEVELS, AS_SPOTS, thinned_bulk
+from experiments.spatial.cis import cohort_relation
+from experiments.spatial.diluted_bulk import ALL_LEVELS, thinned_bulk
 from experiments.spatial.inputs import Run, open_run, read_section
 from experiments.spatial.sections import SETTINGS, Section, examine, label_means
 from methyl_lightning.files import InputError
@@ -50,9 +51,10 @@ def all_rows(
 ) -> tuple[dict[str, Section], dict[str, pd.DataFrame]]:
     """Do everything with one run: sections by name, and tables by name."""
     sections, summaries, labels = {}, [], []
+    cohort_cis_C = cohort_relation(run)
     read = {path.stem: read_section(path, run.expression_SG.columns) for path in args.sections}
     for name, (data, left_out) in read.items():
-        sections[name], found = examine(run, data)
+        sections[name], found = examine(run, data, cohort_cis_C)
         found = pd.concat([_spot_rows(data, left_out, dilution), found]).dropna(how="all")
         summary = found.rename_axis("quantity").reset_index()
         summaries.append(summary.assign(run=run.name, section=name))
@@ -62,9 +64,8 @@ def all_rows(
     for data, _ in read.values():
         genes = genes[genes.isin(data.var_names)]
     molecules_N = np.concatenate([data.obs["matched_counts"].to_numpy() for data, _ in read.values()])
-    parts = {"val": [AS_SPOTS], "test": ALL_LEVELS}
-    bulk = [thinned_bulk(run, genes, molecules_N, part, levels) for part, levels in parts.items()]
-    tables = {"sections": pd.concat(summaries), "labels": pd.concat(labels), "thinned_bulk": pd.concat(bulk)}
+    bulk = thinned_bulk(run, cohort_cis_C, genes, molecules_N, ALL_LEVELS)
+    tables = {"sections": pd.concat(summaries), "labels": pd.concat(labels), "thinned_bulk": bulk}
     if args.cells is not None:
         tables["cells"] = pd.DataFrame([{"run": run.name, **cell_rows(run, args.cells)}])
     covered = run.module.card.get("coverage", {})

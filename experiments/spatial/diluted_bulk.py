@@ -12,12 +12,11 @@ import pandas as pd
 
 from experiments.spatial import cis
 from experiments.spatial.checks import explained
-from experiments.spatial.inputs import Run
+from experiments.spatial.inputs import MATCHES, Run
 from methyl_lightning.metrics.scores import mae, mas_pcc
 from methyl_lightning.predict import predict
 
-MATCHES = ("library", "quantile", "depth")
-LEVELS = (500, 2_000, 10_000, 100_000, 1_000_000)  # molecules a sample
+LEVELS = (500, 2_000, 10_000, 100_000)  # molecules a sample
 AS_SPOTS, UNDILUTED = "as spots", "undiluted"
 ALL_LEVELS = (AS_SPOTS, *LEVELS, UNDILUTED)
 
@@ -34,20 +33,20 @@ def within_interval(predicted: anndata.AnnData, measured_CS: np.ndarray) -> np.n
 
 
 def thinned_bulk(
-    run: Run, genes: pd.Index, molecules_N: np.ndarray, part: str, levels: Sequence[Any], seed: int = 0
+    run: Run, cohort_cis_C: np.ndarray, genes: pd.Index, molecules_N: np.ndarray, levels: Sequence[Any], seed: int = 0
 ) -> pd.DataFrame:
-    """Predict thinned samples of a part, with each way of matching the scale, and compare with measured methylation.
+    """Predict thinned test patients, with each way of matching the scale, and compare with measured methylation.
 
     Parameters
     ----------
     run
         The run, and the CpGs that are looked at.
+    cohort_cis_C
+        The cohort's relation of CpGs with their genes.
     genes
         Genes that are drawn from: those of the sections.
     molecules_N
         Molecules of these genes in each spot; at the level ``as spots`` each sample gets as many as a random spot.
-    part
-        ``val`` or ``test``, of the patients.
     levels
         Molecules of a sample, ``as spots`` or ``undiluted``.
     seed
@@ -62,11 +61,10 @@ def thinned_bulk(
         ``r2_molecules`` (of a sample's mean prediction), and, of all promoters, ``cis_n``, ``cis_negative``,
         ``cis_same_sign`` and ``cis_same_sign_chance``.
     """
-    sample_S = run.split.sample[part]
+    sample_S = run.split.sample["test"]
     measured_CS = run.beta_CS[:, sample_S]
     bulk = run.expression_SG.iloc[sample_S][genes]
     linear_SG = np.exp2(bulk.to_numpy(np.float64)) - 1
-    cohort_C = cis.cohort_relation(run)
     rows = []
     for level in levels:
         if level == UNDILUTED:
@@ -85,17 +83,11 @@ def thinned_bulk(
             predicted = predict(run.checkpoint, data, ids, **settings)
             beta_SC = np.asarray(predicted.X, dtype=np.float64)
             inside_CS = within_interval(predicted, measured_CS)
-            found = cis.same_relation(cis.predicted_relation(run, beta_SC, shown, np.log10(molecules_S)), cohort_C)
+            found = cis.same_relation(cis.predicted_relation(run, beta_SC, shown, np.log10(molecules_S)), cohort_cis_C)
             for cpgs, own_part in (("seen", "train"), ("unseen", "test")):
                 chosen_C = (run.cpgs["part"] == own_part).to_numpy()
                 measured, beta_hat = measured_CS[chosen_C], beta_SC.T[chosen_C]
-                row: dict[str, Any] = {
-                    "run": run.name,
-                    "samples": part,
-                    "molecules": level,
-                    "match": match,
-                    "cpgs": cpgs,
-                }
+                row: dict[str, Any] = {"run": run.name, "molecules": level, "match": match, "cpgs": cpgs}
                 row |= {"genes": float((values_SG > 0).sum(axis=1).mean())}
                 row |= {"mas_pcc": mas_pcc(measured, beta_hat), "mae": mae(measured, beta_hat)}
                 row |= {"covered": inside_CS[chosen_C][np.isfinite(measured)].mean()}

@@ -17,8 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.spatial.checks import explained
-from experiments.spatial.inputs import LABEL, Run
-from experiments.spatial.sections import MAIN, Section, label_means
+from experiments.spatial.diluted_bulk import AS_SPOTS
+from experiments.spatial.inputs import LABEL, MAIN, MATCHES, Run
+from experiments.spatial.sections import Section, label_means
 from methyl_lightning.dilution.run import DILUTED, UNDILUTED, summarise
 from methyl_lightning.files import InputError
 
@@ -137,12 +138,12 @@ def labels(run: Run, sections: dict[str, Section]) -> Figure:
 
 
 def molecules(run: Run, sections: dict[str, Section]) -> Figure:
-    """Draw the mean prediction of each spot against its molecules, with both ways of matching the scale."""
+    """Draw the mean prediction of each spot against its molecules, in each way to the training's scale."""
     figure = Figure(figsize=(9.0, 3.1), layout="constrained")
     row = figure.subplots(1, len(sections), sharey=True, squeeze=False)[0]
     for axes, (name, section) in zip(row, sections.items(), strict=True):
         log_counts_N, r2 = np.log10(section.data.obs["counts"].to_numpy(np.float64)), []
-        for match, marker, colour in (("library", "x", "0.6"), (MAIN, "o", "0.1")):
+        for match, marker, colour in (("library", "x", "0.7"), ("quantile", "^", "0.5"), (MAIN, "o", "0.0")):
             mean_N = np.asarray(section.predicted[match].X, dtype=np.float64).mean(axis=1)
             r2.append(f"{explained(mean_N, log_counts_N):.2f} {match}")
             axes.plot(10**log_counts_N, mean_N, marker, color=colour, markersize=3, label=f"match={match}")
@@ -152,7 +153,7 @@ def molecules(run: Run, sections: dict[str, Section]) -> Figure:
         axes.set_title(f"{name}: R² {', '.join(r2)}", fontsize=9)
         sns.despine(ax=axes)
     handles, texts = row[0].get_legend_handles_labels()
-    figure.legend(handles, texts, loc="outside upper center", ncols=3, fontsize=SMALL, frameon=False)
+    figure.legend(handles, texts, loc="outside upper center", ncols=4, fontsize=SMALL, frameon=False)
     row[0].set_ylabel("mean predicted beta of the spot")
     return figure
 
@@ -244,11 +245,11 @@ def dilution_level(dilution: pd.DataFrame, sections: dict[str, Section], bulk: p
         label="dilution test: network, genes masked, unseen CpGs",
     )
     below.axhline(full, color="0.0", linewidth=0.8, linestyle=":", label="the same, undiluted")
-    shown = bulk[(bulk["samples"] == "test") & (bulk["molecules"] != "as spots")]
+    shown = bulk[bulk["molecules"] != AS_SPOTS]
     for n, (run, own) in enumerate(shown.groupby("run", sort=False)):
         unseen = own[own["cpgs"] == "unseen"]
         cpgs = "seen" if unseen["mas_pcc"].isna().all() else "unseen"
-        for match, line in (("library", ":"), ("quantile", "--")):
+        for match, line in zip(MATCHES, ("-", "--", ":"), strict=True):
             part = own[(own["cpgs"] == cpgs) & (own["match"] == match)]
             text = f"{run}, molecules drawn, match={match}, {cpgs} CpGs"
             below.plot(part["genes"], part["mas_pcc"], f"{MARKERS[n + 1]}{line}", color="0.4", markersize=4, label=text)

@@ -21,6 +21,8 @@ from methyl_lightning.model.module import MethylationModule
 
 LABEL, UNLABELLED = "pathologist_label", "undetermined"
 TUMOUR_LABELS = ("invasive cancer", "cancer in situ")
+MATCHES = ("depth", "quantile", "library")  # ways to the training's scale
+MAIN = MATCHES[0]
 K = 8  # neighbours of a spot in the square grid, diagonal ones included
 LEAST_COUNTS = 100  # of a spot; below, nothing can be said of it
 PROMOTER_BP, SUBTYPE_BP = 1_500, 10_000

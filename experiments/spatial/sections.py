@@ -10,16 +10,14 @@ import numpy as np
 import pandas as pd
 
 from experiments.spatial import checks, cis
-from experiments.spatial.inputs import LABEL, TUMOUR_LABELS, UNLABELLED, K, Run, log_expression
+from experiments.spatial.inputs import LABEL, MAIN, MATCHES, TUMOUR_LABELS, UNLABELLED, K, Run, log_expression
 from methyl_lightning.predict import predict
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "library": {"match": "library"},
-    "quantile": {"match": "quantile"},
-    "depth": {"match": "depth"},
-    "neighbours": {"match": "quantile", "aggregate": "spatial", "k": K},
+    **{match: {"match": match} for match in MATCHES},
+    "neighbours": {"match": MAIN, "aggregate": "spatial", "k": K},
 }
-MAIN = "quantile"
+TOGETHER = {"aggregate": "label", "label": "section"}  # all spots as one sample
 STROMA = ("VWF", "CD34", "CDH5", "PLIN1", "PDGFRB", "CXCL12")  # vessels, fat, fibroblasts: those that the cohorts have
 OESTROGEN = "ESR1"
 
@@ -102,8 +100,8 @@ def null_morans_i(run: Run, data: anndata.AnnData, beta_NC: np.ndarray, settings
     return checks.morans_i(beta_of(predict_looked_at(run, moved, **settings)), checks.neighbours(moved.obsm["spatial"]))
 
 
-def examine(run: Run, data: anndata.AnnData) -> tuple[Section, pd.DataFrame]:
-    """Predict a section in every setting.
+def examine(run: Run, data: anndata.AnnData, cohort_cis_C: np.ndarray) -> tuple[Section, pd.DataFrame]:
+    """Predict a section in every setting; ``cohort_cis_C`` is the cohort's relation of CpGs with their genes.
 
     Returns
     -------
@@ -114,7 +112,8 @@ def examine(run: Run, data: anndata.AnnData) -> tuple[Section, pd.DataFrame]:
     """
     log_counts_N = np.log10(data.obs["counts"].to_numpy(np.float64))
     expression = log_expression(data)
-    cohort_cis_C, directions = cis.cohort_relation(run), cohort_directions(run)
+    directions = cohort_directions(run)
+    bulk = {match: beta_of(predict_looked_at(run, data, match=match, **TOGETHER))[0] for match in MATCHES}
     seen_C = (run.cpgs["part"] == "train").to_numpy()
     section = Section(data, {}, {}, pd.DataFrame(index=run.cpgs.index), pd.DataFrame(index=run.cpgs.index))
     columns = {}
@@ -136,7 +135,7 @@ def examine(run: Run, data: anndata.AnnData) -> tuple[Section, pd.DataFrame]:
         column |= {"moran": np.nanmedian(moran), "moran_without_molecules": np.nanmedian(flat_moran)}
         column |= {"moran_null": np.nanmedian(null), "moran_null_975": limit}
         column["moran_above_null"] = np.mean(flat_moran[varies_C] > limit)
-        column |= _pseudobulk(run, data, beta_NC, settings["match"])
+        column |= _pseudobulk(run, bulk[settings["match"]], beta_NC)
         column |= {f"cis_{name}": value for name, value in cis.same_relation(cis_C, cohort_cis_C).items()}
         for name in sorted(own.keys() & directions.keys()):
             for part, part_C in (("seen", seen_C), ("unseen", ~seen_C)):
@@ -168,9 +167,8 @@ def _variation(beta_NC: np.ndarray, log_counts_N: np.ndarray) -> dict[str, float
     }
 
 
-def _pseudobulk(run: Run, data: anndata.AnnData, beta_NC: np.ndarray, match: str) -> dict[str, float]:
+def _pseudobulk(run: Run, bulk_C: np.ndarray, beta_NC: np.ndarray) -> dict[str, float]:
     """Compare the whole section predicted at once with the mean of its spots, and with the cohort's means."""
-    bulk_C = beta_of(predict_looked_at(run, data, match=match, aggregate="label", label="section"))[0]
     spots_C, measured_C = beta_NC.mean(axis=0), np.nanmean(run.beta_CS, axis=1)
     return {
         "pseudobulk_r": np.corrcoef(bulk_C, spots_C)[0, 1],
