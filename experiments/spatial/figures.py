@@ -139,7 +139,7 @@ def labels(run: Run, sections: dict[str, Section]) -> Figure:
 
 def molecules(run: Run, sections: dict[str, Section]) -> Figure:
     """Draw the mean prediction of each spot against its molecules, in each way to the training's scale."""
-    figure = Figure(figsize=(9.0, 3.1), layout="constrained")
+    figure = Figure(figsize=(9.0, 3.3), layout="constrained")
     row = figure.subplots(1, len(sections), sharey=True, squeeze=False)[0]
     for axes, (name, section) in zip(row, sections.items(), strict=True):
         log_counts_N, r2 = np.log10(section.data.obs["counts"].to_numpy(np.float64)), []
@@ -150,7 +150,7 @@ def molecules(run: Run, sections: dict[str, Section]) -> Figure:
         axes.axhline(np.nanmean(run.beta_CS), color="0.5", linestyle=":", linewidth=1, label="cohort, measured mean")
         axes.set_xscale("log")
         axes.set_xlabel("molecules of the spot")
-        axes.set_title(f"{name}: R² {', '.join(r2)}", fontsize=9)
+        axes.set_title(f"{name}: R²\n{', '.join(r2)}", fontsize=9)
         sns.despine(ax=axes)
     handles, texts = row[0].get_legend_handles_labels()
     figure.legend(handles, texts, loc="outside upper center", ncols=4, fontsize=SMALL, frameon=False)
@@ -255,7 +255,7 @@ def dilution_level(dilution: pd.DataFrame, sections: dict[str, Section], bulk: p
             below.plot(part["genes"], part["mas_pcc"], f"{MARKERS[n + 1]}{line}", color="0.4", markersize=4, label=text)
     below.axhline(0, color="0.7", linewidth=0.8)
     below.set(xscale="log", xlabel="distinct genes of the checkpoint above 0", ylabel="MAS-PCC, unseen patients")
-    below.set_ylim(top=1.05)
+    below.set_ylim(top=1.5)  # room for the legend
     lines, texts = below.get_legend_handles_labels()  # the curve with error bars comes last there
     below.legend([lines[-1], *lines[:-1]], [texts[-1], *texts[:-1]], fontsize=SMALL, frameon=False, loc="upper left")
     top = above.secondary_xaxis("top")

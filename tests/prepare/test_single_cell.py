@@ -151,8 +151,9 @@ def test_testing_adds_the_metrics_of_calls(tmp_path: Path, sources: dict[str, An
     scores = tested.metrics["test_cpg-test_sample"]
     assert 0 <= scores["auroc"] <= 1 and scores["auroc_ci95"][0] <= scores["auroc"] <= scores["auroc_ci95"][1]
     assert scores["auroc_per_cpg_ci95_cpgs"] == [None, None] and scores["sample_mean_r"] > 0.5
-    header = results_table(tmp_path / "run", "ExpressionOnly", "cells")[0]
+    header, *rows = results_table(tmp_path / "run", "ExpressionOnly", "cells")
     assert header[-3:] == ["AUROC", "AUROC, per CpG", "r of sample means"]
+    assert {row[1] for row in rows} == {"ExpressionOnly"}  # figures that were published are of arrays
     calibrations = calibrate_module(module, store, datamodule.split)
     card = make_card(calibrations, calibrate_depths(module, store, datamodule.split), *tested)
     assert set(card["coverage"]) == set(tested.grids) and card["depths"][3]["seen"]["coverage"] <= 1
