@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from scipy import sparse
 from scipy.stats import t as student_t
 
@@ -22,7 +21,7 @@ from methyl_lightning.metrics.scores import mae, mas_pcc
 from methyl_lightning.model.card import calibrations_by_depth
 from methyl_lightning.model.conformal import coverage
 from methyl_lightning.model.depth import MASK, MOLECULES, ExpressionEstimator, estimate_diluted
-from methyl_lightning.model.grid import encode_cpgs, keep, predict_blocks
+from methyl_lightning.model.grid import encode_cpgs, keep, predict_expression
 from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.predict.scale import TrainingScale, to_training_scale
 
@@ -51,8 +50,7 @@ class _Predictor(NamedTuple):
     measured_CS: np.ndarray
 
     def __call__(self, expression_SG: np.ndarray) -> np.ndarray:
-        scaled = self.module.scaler(torch.from_numpy(expression_SG)).split(BLOCK[1])
-        return np.concatenate([beta_CS for _, beta_CS in predict_blocks(self.module, self.cpgs, scaled)])
+        return predict_expression(self.module, self.cpgs, expression_SG)
 
     def scores(self, predicted: list[np.ndarray]) -> str:
         """Write MAS-PCC and MAE, means over the draws."""

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 
 from methyl_lightning.data.datamodule import BLOCK, chunks
 from methyl_lightning.data.expression import dilute
@@ -16,7 +15,7 @@ from methyl_lightning.data.store import Store
 from methyl_lightning.metrics.names import HEADINGS, MAIN, with_interval
 from methyl_lightning.model.conformal import Calibration, calibrate_grid, coverage
 from methyl_lightning.model.depth import ExpressionEstimator, estimate_diluted
-from methyl_lightning.model.grid import encode_cpgs, keep, predict_blocks, predict_grid
+from methyl_lightning.model.grid import encode_cpgs, keep, predict_expression, predict_grid
 from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.model.record import is_log2
 
@@ -99,9 +98,7 @@ def _thinned(
     with keep(encode_cpgs(module, store, chunks(cpg_C, BLOCK[0]))) as cpgs:
         for depth in DEPTHS:
             diluted_SG = dilute(expression_SG, "multinomial", depth, np.random.default_rng(depth))
-            estimated_SG = torch.from_numpy(estimate_diluted(estimator, diluted_SG, "multinomial", depth))
-            scaled = module.scaler(estimated_SG.to(module.device)).split(BLOCK[1])
-            yield np.concatenate([beta_CS for _, beta_CS in predict_blocks(module, cpgs, scaled)])
+            yield predict_expression(module, cpgs, estimate_diluted(estimator, diluted_SG, "multinomial", depth))
 
 
 def make_card(

@@ -71,6 +71,12 @@ def predict_blocks(
         start += len(beta_CS)
 
 
+def predict_expression(module: MethylationModule, cpgs: Iterable[Any], expression_SG: np.ndarray) -> np.ndarray:
+    """Predict float32 [C, S] from expression in the units of the training, with encoded CpGs that were kept."""
+    scaled = module.scaler(torch.from_numpy(expression_SG).to(module.device)).split(BLOCK[1])
+    return np.concatenate([beta_CS for _, beta_CS in predict_blocks(module, cpgs, scaled)])
+
+
 def predict_grid(
     module: MethylationModule, store: Store, cpg_C: np.ndarray, sample_S: np.ndarray, block: tuple[int, int] = BLOCK
 ) -> np.ndarray:
