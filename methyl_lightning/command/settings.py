@@ -3,82 +3,29 @@
 import inspect
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import UnionType
-from typing import Any, Self, cast, get_args, get_type_hints
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from methyl_lightning.files import InputError
 
 PLAIN = re.compile(r"[\w./:+-]+", re.ASCII)  # what neither a shell nor Hydra's grammar reads as anything else
 STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
+Settings = TypeVar("Settings")  # a NamedTuple
 
 
-class Settings(BaseModel):
-    """Settings of a command, each of its type; a command lists its own, and leaves out what is checked elsewhere."""
-
-    model_config = STRICT
-
-    @classmethod
-    def of(cls, cfg: DictConfig, typed: Iterable[str] = ()) -> Self:
-        """Check the settings that were composed.
-
-        Parameters
-        ----------
-        cfg
-            The settings.
-        typed
-            What was typed, as ``name=value``: where text is wanted, a number is taken as it was typed.
-
-        Raises
-        ------
-        InputError
-            Names the first that is not of its type, its value and what it should be.
-        """
-        plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-        texts = dict(override.lstrip("+").split("=", 1) for override in typed if "=" in override)  # the last counts
-        cls._take_typed(plain, texts)
-        try:
-            return cls.model_validate(plain)
-        except ValidationError as error:
-            value, names = plain, []
-            for part in error.errors()[0]["loc"]:  # which ends in the type that was tried, where there are several
-                if isinstance(value, dict) and part in value:
-                    value = value[part]
-                    names.append(str(part))
-            text = texts.get(names[0], "")
-            if isinstance(value, list | dict) and text and _takes_text(cls.model_fields[names[0]].annotation):
-                quoted = as_argument(names[0], text)
-                raise InputError(
-                    f"{names[0]}={text}: Hydra reads brackets otherwise; quote the value: {quoted}"
-                ) from None
-            wrong = [part for part in error.errors() if part["loc"][0] == names[0]]
-            raise InputError(f"{'.'.join(names)}={_shown(value)}: {_wanted(wrong)}") from error
-
-    @classmethod
-    def _take_typed(cls, plain: dict[str, Any], texts: Mapping[str, str], group: str = "") -> None:
-        """Put the text that was typed where Hydra has read a number, or true, and a text is wanted."""
-        for name, field in cls.model_fields.items():
-            value, kind = plain.get(name), cast(Any, field.annotation)
-            if isinstance(kind, type) and issubclass(kind, Settings) and isinstance(value, dict):
-                kind._take_typed(value, texts, f"{group}{name}.")
-            elif f"{group}{name}" in texts and isinstance(value, int | float) and _takes_text(kind):
-                fits = _fits(TypeAdapter[Any](kind, config=STRICT), value)
-                plain[name] = value if fits else texts[f"{group}{name}"]
-
-
-def _wanted(wrong: Iterable[Any]) -> str:
-    return " or ".join(dict.fromkeys(part["msg"].lower().split(" or instance of ")[0] for part in wrong))
-
-
-def _takes_text(annotation: Any) -> bool:
-    return annotation is str or (isinstance(annotation, UnionType) and str in get_args(annotation))
+def typed_settings(cfg: DictConfig, kind: Callable[..., Settings], typed: Iterable[str]) -> Settings:
+    """Return those settings of a command that a NamedTuple lists, each of its type; see :func:`check_arguments`."""
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    own = {name: value for name, value in plain.items() if name in get_type_hints(kind)}
+    check_arguments(own, kind, "", typed)
+    return kind(**own)
 
 
 def check_arguments(
-    settings: dict[str, Any], called: Callable[..., Any], group: str, overrides: Sequence[str] | None = None
+    settings: dict[str, Any], called: Callable[..., Any], group: str, overrides: Iterable[str] | None = None
 ) -> None:
     """Refuse settings whose types are not those of the arguments that they become.
 
@@ -87,7 +34,7 @@ def check_arguments(
     settings
         Names and plain values; names that are no arguments are left to the call.
     called
-        Function or class with annotations.
+        Function, class or NamedTuple with annotations.
     group
         What the settings stand under, for the error; "" where they stand alone.
     overrides
@@ -99,33 +46,34 @@ def check_arguments(
     InputError
         Names the first such setting, its value and what it should be.
     """
-    function = called.__init__ if inspect.isclass(called) else called
-    types = get_type_hints(function)
-    typed = dict(override.lstrip("+").partition("=")[::2] for override in overrides or ())
-    for name in settings.keys() & types.keys():
+    is_plain_class = inspect.isclass(called) and not hasattr(called, "_fields")
+    types = get_type_hints(called.__init__ if is_plain_class else called, include_extras=True)
+    texts = dict(override.lstrip("+").partition("=")[::2] for override in overrides or ())  # the last counts
+    for name in [name for name in types if name in settings]:
         adapter = TypeAdapter(types[name], config=STRICT)
         place, value = f"{group}.{name}" if group else name, settings[name]
-        try:
-            adapter.validate_python(value)
-        except ValidationError as error:
-            text = typed.get(place, _shown(value))
-            if overrides is not None and _fits(adapter, text):
-                if isinstance(value, list | dict):
-                    quoted = as_argument(place, text)
-                    raise InputError(
-                        f"{place}={text}: Hydra reads brackets otherwise; quote the value: {quoted}"
-                    ) from None
-                settings[name] = text if isinstance(value, int | float) else value
-            if settings[name] is value:
-                raise InputError(f"{place}={_shown(value)}: {_wanted(error.errors())}") from error
+        text = texts.get(place, _shown(value))
+        errors = _errors(adapter, value)
+        if errors and overrides is not None and not _errors(adapter, text):
+            if isinstance(value, list | dict):
+                quoted = as_argument(place, text)
+                raise InputError(f"{place}={text}: Hydra reads brackets otherwise; quote the value: {quoted}")
+            if isinstance(value, int | float):
+                settings[name], errors = text, []
+        if errors:
+            for part in errors[0]["loc"]:  # which ends in the type that was tried, where there are several
+                if isinstance(value, dict) and part in value:
+                    place, value = f"{place}.{part}", value[part]
+            wanted = dict.fromkeys(error["msg"].lower().split(" or instance of ")[0] for error in errors)
+            raise InputError(f"{place}={_shown(value)}: {' or '.join(wanted)}")
 
 
-def _fits(adapter: TypeAdapter[Any], value: Any) -> bool:
+def _errors(adapter: TypeAdapter[Any], value: Any) -> list[Any]:
     try:
         adapter.validate_python(value)
-    except ValidationError:
-        return False
-    return True
+    except ValidationError as error:
+        return error.errors()
+    return []
 
 
 def check_whole_number(name: str, value: Any, least: int) -> None:

@@ -1,15 +1,14 @@
 """Test a checkpoint again: ``python -m methyl_lightning.evaluate checkpoint=RUN/best.ckpt [+experiment=dilution]``."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from pydantic import Field
 
 from methyl_lightning.command.run import run_command
 from methyl_lightning.command.run_folder import save_config, take_job_folder
-from methyl_lightning.command.settings import Settings, check_whole_number
+from methyl_lightning.command.settings import check_whole_number, typed_settings
 from methyl_lightning.data.splits import save_split
 from methyl_lightning.evaluate.evaluation import (
     evaluate_ceiling,
@@ -22,19 +21,19 @@ from methyl_lightning.evaluate.table import print_table, results_table
 from methyl_lightning.files import InputError
 
 
-class EvaluateSettings(Settings):
+class EvaluateSettings(NamedTuple):
     """What conf/evaluate.yaml and its experiment hold."""
 
     checkpoint: str
     store: str | None
     split_file: str | None
-    dilution: dict[str, Any] = Field(default_factory=dict)
+    dilution: dict[str, Any] | None = None
 
 
 def evaluate(cfg: DictConfig) -> None:
     """Test a checkpoint on its own test views, or on diluted expression; write the results and print the table."""
     hydra = HydraConfig.get()
-    settings = EvaluateSettings.of(cfg, hydra.overrides.task)
+    settings = typed_settings(cfg, EvaluateSettings, hydra.overrides.task)
     checkpoint = Path(settings.checkpoint)
     folder = Path(hydra.runtime.output_dir)
     experiment = hydra.runtime.choices.get("experiment")

@@ -4,10 +4,11 @@ Legend: C CpGs, S samples.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from methyl_lightning.data.splits import PARTS, Split
 from methyl_lightning.data.store import Store
@@ -30,7 +31,7 @@ class Settings(NamedTuple):
     knock_out: list[str] | None = None
     gene_sets: str | None = None
     motifs: str | None = None
-    mutate: int | list[str] = 10
+    mutate: Annotated[int, Field(ge=0)] | list[str] = 10
     insert: list[str] | None = None
     cis: str | None = None
     exact: int = 100

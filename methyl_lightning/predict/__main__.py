@@ -1,13 +1,13 @@
 """Predict methylation from expression: ``python -m methyl_lightning.predict checkpoint=… expression=… output=…``."""
 
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pydantic import Field
 
 from methyl_lightning.command.run import run_command
-from methyl_lightning.command.settings import Settings
+from methyl_lightning.command.settings import typed_settings
 from methyl_lightning.files import InputError
 from methyl_lightning.model.card import describe
 from methyl_lightning.model.checkpoint import export_folder, load_checkpoint
@@ -16,7 +16,7 @@ from methyl_lightning.predict.output import predict_to_file
 NEEDED = ("checkpoint", "expression", "output")
 
 
-class PredictSettings(Settings):
+class PredictSettings(NamedTuple):
     """What conf/predict.yaml holds."""
 
     checkpoint: str | None
@@ -42,7 +42,7 @@ class PredictSettings(Settings):
 
 def predict(cfg: DictConfig) -> None:
     """Predict into a file, or print the card of a checkpoint, or export it."""
-    settings = PredictSettings.of(cfg, HydraConfig.get().overrides.task).model_dump()
+    settings = typed_settings(cfg, PredictSettings, HydraConfig.get().overrides.task)._asdict()
     describe_path, folder = settings.pop("describe"), settings.pop("export")
     if describe_path is not None:
         print(describe(load_checkpoint(describe_path)))

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_method, instantiate
@@ -13,6 +13,14 @@ from methyl_lightning.data.store import Store
 from methyl_lightning.files import InputError, replacing
 from methyl_lightning.prepare.check import describe, read_contents, store_page
 from methyl_lightning.prepare.selection import Selection
+
+
+class Cohort(NamedTuple):
+    """What a file of conf/data holds, as far as a store is made by it."""
+
+    name: str
+    store: str
+    source: dict[str, Any]
 
 
 def check_store(path: str) -> None:
@@ -33,21 +41,21 @@ def download_files(data: DictConfig) -> None:
     instantiate(data.download, _convert_="all")
 
 
-def _check_types(data: DictConfig) -> None:
-    """Refuse settings of the source that are of another type; names of files and cohorts stay text."""
-    settings: dict[str, Any] = OmegaConf.to_container(data.source, resolve=True)  # type: ignore[assignment]
+def check_cohort(data: DictConfig) -> None:
+    """Refuse settings of a cohort that are of another type; names of files and cohorts stay text."""
     typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    cohort: dict[str, Any] = OmegaConf.to_container(data, resolve=True)  # type: ignore[assignment]
+    check_arguments(cohort, Cohort, "data", typed)
+    settings = cohort["source"]
     check_arguments(settings, get_method(data.source._target_), "data.source", typed)
     if settings.get("selection"):
         check_arguments(settings["selection"], Selection, "data.source.selection", typed)
-    data.source = settings
-    if not isinstance(data.store, str):
-        data.store = dict(override.partition("=")[::2] for override in typed).get("data.store", str(data.store))
+    data.source, data.store = settings, cohort["store"]
 
 
 def prepare_store(data: DictConfig) -> Store:
     """Make the store that ``data`` describes, taking the place of a former one, and say what it holds."""
-    _check_types(data)
+    check_cohort(data)
     path = Path(data.store)
     print(f"preparing {path}", flush=True)
     instantiate(data.source, store=str(path), _convert_="all")
@@ -68,7 +76,7 @@ def ensure_store(data: DictConfig) -> Store:
     InputError
         If the store was prepared with other settings than ``data.source`` has now.
     """
-    _check_types(data)
+    check_cohort(data)
     if not Path(data.store).exists():
         return prepare_store(data)
     store = Store(data.store)

@@ -2,12 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from methyl_lightning.command.run import run_command
-from methyl_lightning.command.settings import Settings
+from methyl_lightning.command.settings import typed_settings
 from methyl_lightning.dilution.table import read_sweep, write_results
 from methyl_lightning.files import InputError
 from methyl_lightning.report.dashboard import save_view
@@ -16,7 +17,7 @@ from methyl_lightning.report.picture import save_picture
 from methyl_lightning.report.runs import find_runs
 
 
-class ReportSettings(Settings):
+class ReportSettings(NamedTuple):
     """What conf/report.yaml holds."""
 
     runs: str | list[str] | None
@@ -27,7 +28,7 @@ class ReportSettings(Settings):
 
 def report(cfg: DictConfig) -> None:
     """Write one page about runs, the table and figures of a sweep, or the dashboard: W&B's view, or its picture."""
-    settings = ReportSettings.of(cfg, HydraConfig.get().overrides.task)
+    settings = typed_settings(cfg, ReportSettings, HydraConfig.get().overrides.task)
     if settings.dashboard is not None and settings.runs is None and settings.sweep is None:
         print(f"dashboard: {save_view(settings.dashboard)}")
         return

@@ -1,17 +1,18 @@
 """Settings of a training that are refused before its first step."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 from omegaconf import DictConfig, OmegaConf
 
 from methyl_lightning import networks
-from methyl_lightning.command.settings import Settings, check_arguments, check_whole_number
+from methyl_lightning.command.settings import check_arguments, check_whole_number, typed_settings
 from methyl_lightning.data.datamodule import GridDataModule
 from methyl_lightning.evaluate.evaluation import dilution_settings
 from methyl_lightning.files import InputError
 from methyl_lightning.model.module import MethylationModule
+from methyl_lightning.prepare.stores import check_cohort
 
 LONGEST_KMER = 6  # there are 4^k k-mers, each a feature
 PRECISIONS = ("32-true", "32", 32, "bf16-mixed", "16-mixed")
@@ -24,19 +25,10 @@ UNSUPPORTED = {
 NOT_OF_THE_DATA_MODULE = ("_target_", "name", "source", "download", "split_file")
 
 
-class CohortSettings(Settings):
-    """What a file of conf/data holds; all else of it are arguments of the data module."""
-
-    name: str
-    store: str
-    source: dict[str, Any]
-
-
-class TrainSettings(Settings):
+class TrainSettings(NamedTuple):
     """What conf/train.yaml holds; what the groups hold are arguments of what they name."""
 
     name: str
-    data: CohortSettings
     model: dict[str, Any]
     trainer: dict[str, Any]
     logger: dict[str, dict[str, Any]]
@@ -53,7 +45,8 @@ def check_settings(cfg: DictConfig, typed: Iterable[str] = ()) -> None:
     InputError
         If a setting is of another type or out of its range.
     """
-    _check_trainer(TrainSettings.of(cfg, typed).trainer)
+    _check_trainer(typed_settings(cfg, TrainSettings, typed).trainer)
+    check_cohort(cfg.data)
     check_whole_number("seed", cfg.seed, 0)
     check_whole_number("patience", cfg.patience, 1)
     check_whole_number("score_window", cfg.score_window, 1)

@@ -23,6 +23,9 @@ NUMBER, TEXT, DICTIONARY = "input should be a valid number", "input should be a 
         ("evaluate", "seed=x", "seed=x: must be a whole number"),
         ("evaluate", "store=[a]", "store=[a]: Hydra reads brackets otherwise; quote"),
         ("evaluate", "+dilution=5", "dilution=5: input should be a valid dictionary"),
+        ("interpret", "store=[a]", "store=[a]: Hydra reads brackets otherwise; quote"),
+        ("interpret", "top=x", "top=x: input should be a valid integer"),
+        ("interpret", "mutate=-1", "mutate=-1: input should be greater than or equal to 0"),
         ("report", "runs={a: 1}", "runs={a: 1}: Hydra reads brackets otherwise; quote"),
         ("report", "sweep=5", "5: no dilution test in its subfolders"),
         ("prepare", "check=[a]", "check=[a]: Hydra reads brackets otherwise; quote"),
@@ -40,7 +43,7 @@ NUMBER, TEXT, DICTIONARY = "input should be a valid number", "input should be a 
     ],
 )
 def test_a_setting_of_another_type_is_one_line(tmp_path: Path, name: str, setting: str, words: str) -> None:
-    given = ["checkpoint=none.ckpt"] if name == "evaluate" else []
+    given = ["checkpoint=none.ckpt"] if name in ("evaluate", "interpret") else []
     place = ["hydra.run.dir=run"] if name in ("train", "evaluate") else []
     assert_refused(command(name, [*given, setting, *place], tmp_path), words)
     assert {path.split("/")[0] for path in files(tmp_path)} <= {"run"}
