@@ -45,6 +45,7 @@ PLACES = [
     (f"{FIT}:complete_checkpoint", 1, True),
     (f"{FIT}:save_training_curves", 1, False),
 ]
+TEXTS = ("metrics.json", "strata.csv", "split.json", "data.json", "usage.json")
 Verdicts = Iterator[tuple[str, str]]  # verdict, and what was seen
 
 
@@ -166,10 +167,20 @@ def flipped_store(base: Baseline, work: Path, rng: np.random.Generator, n: int) 
 
 def flipped_predictions(base: Baseline, work: Path, rng: np.random.Generator, n: int) -> Verdicts:
     """Flip a bit of a run's predictions and draw the report."""
-    for _ in _flipped(work, f"{RUN}/predictions_test_cpg-test_sample.h5ad", rng, n):
+    yield from _reported(base, work, "predictions_test_cpg-test_sample.h5ad", rng, n)
+
+
+def flipped_texts(base: Baseline, work: Path, rng: np.random.Generator, n: int) -> Verdicts:
+    """Flip a bit of a run's metrics, strata, split or facts and draw the report."""
+    for k in range(n):
+        yield from _reported(base, work, TEXTS[k % len(TEXTS)], rng, 1)
+
+
+def _reported(base: Baseline, work: Path, name: str, rng: np.random.Generator, n: int) -> Verdicts:
+    for _ in _flipped(work, f"{RUN}/{name}", rng, n):
         (work / "page.html").unlink(missing_ok=True)
         ended = run("report", [f"runs={RUN}", "output=page.html"], work)
-        yield _verdict(None if ended.status else (work / "page.html").read_text() == base.page, ended)
+        yield _verdict(None if ended.status else (work / "page.html").read_text() == base.page, ended, name)
 
 
 class Disk:
@@ -314,4 +325,5 @@ TRIALS = {
     "names of 300 and 240 letters, each command": (long_names, 1, False),
     "two started together": (runs_at_once, 3, False),
     "leftovers and links of the same process number": (leftovers, 3, False),
+    "bit of a run's JSON or CSV flipped": (flipped_texts, 30, False),
 }

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from methyl_lightning.data.store import Store
+from methyl_lightning.data.texts import check_text
 from methyl_lightning.files import InputError, replacing
 
 PARTS = ("train", "val", "test")
@@ -265,6 +266,7 @@ def load_split(path: Path, store: Store) -> Split:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such split; it is saved by training beside the checkpoints' folder")
+    check_text(path)
     try:
         ids = json.loads(path.read_text())
         wanted = {axis: {part: list(ids[axis][part]) for part in PARTS} for axis in ("cpg", "sample")}

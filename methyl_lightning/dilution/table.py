@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from methyl_lightning.data.texts import read_json, read_table
 from methyl_lightning.dilution import figures as dilution_figures
 from methyl_lightning.dilution.figures import level_name
 from methyl_lightning.dilution.run import DILUTED, MEAN_EXPRESSION, SCORES, UNDILUTED, DilutionResult, summarise
@@ -20,6 +21,11 @@ REPEATS, EXPRESSION, HISTOGRAMS, FACTS = (
     "dilution_histograms.csv",
     "dilution.json",
 )
+KEYS = {  # columns that tell rows apart
+    REPEATS: ["test", "match", "retention", "repeat"],
+    EXPRESSION: ["retention", "sample", "gene"],
+    HISTOGRAMS: ["quantity", "retention", "low"],
+}
 # agotliber/CH3_project, 10 repeats on TCGA BRCA + LUAD: draws → MAE, Spearman averaged over batches of 50
 PUBLISHED = {
     100.0: (0.23, 0.66),
@@ -61,7 +67,7 @@ def write_results(result: DilutionResult, folder: Path) -> None:
         _table(summary, _published(result.repeats)),
         "Dilution of the test samples: mean ± sd ({intervals}) over repeats; published: MAE / Spearman",
         intervals="95 % interval",
-        wide=170,
+        wide=190,
         notes=_notes(result, summary),
     )
 
@@ -77,23 +83,23 @@ def read_sweep(folder: Path) -> DilutionResult:
     jobs = sorted(path.parent for path in folder.glob(f"*/{REPEATS}"))
     if not jobs:
         raise InputError(f"{folder}: no dilution test in its subfolders; name the folder that a --multirun has written")
-    frames = {name: pd.concat([pd.read_csv(job / name) for job in jobs]) for name in (REPEATS, EXPRESSION, HISTOGRAMS)}
+    frames = {name: pd.concat([read_table(job / name, key) for job in jobs]) for name, key in KEYS.items()}
     repeats = frames[REPEATS]
     for name in SETTINGS:
         if repeats[name].nunique() > 1:
             values = ", ".join(map(str, repeats[name].unique()))
             raise InputError(f"{folder}: the jobs differ in {name} ({values}); gather one sweep over levels at a time")
-    key = ["test", "match", "retention", "repeat"]
+    key = KEYS[REPEATS]
     once = repeats.drop_duplicates(key)
     if len(repeats.drop_duplicates([*key, "mae"])) > len(once):
         raise InputError(
             f"{folder}: the jobs tested different models or cohorts; gather one sweep over levels at a time"
         )
-    facts = [json.loads((job / FACTS).read_text()) for job in jobs]
+    facts = [read_json(job / FACTS, ("units", "n_draws")) for job in jobs]
     return DilutionResult(
-        once.sort_values(["test", "match", "retention", "repeat"], ignore_index=True),
-        frames[EXPRESSION].drop_duplicates(["retention", "sample", "gene"], ignore_index=True),
-        frames[HISTOGRAMS].drop_duplicates(["quantity", "retention", "low"], ignore_index=True),
+        once.sort_values(key, ignore_index=True),
+        frames[EXPRESSION].drop_duplicates(KEYS[EXPRESSION], ignore_index=True),
+        frames[HISTOGRAMS].drop_duplicates(KEYS[HISTOGRAMS], ignore_index=True),
         facts[0] | {"n_draws": sum(fact["n_draws"] for fact in facts), "n_jobs": len(facts)},
     )
 

@@ -10,6 +10,7 @@ from methyl_lightning.command.run import run_command
 from methyl_lightning.command.run_folder import save_config, take_job_folder
 from methyl_lightning.command.settings import check_whole_number, typed_settings
 from methyl_lightning.data.splits import save_split
+from methyl_lightning.data.texts import seal_texts
 from methyl_lightning.evaluate.evaluation import (
     evaluate_ceiling,
     evaluate_diluted,
@@ -51,6 +52,7 @@ def evaluate(cfg: DictConfig) -> None:
         evaluate_model(module, store, split, folder, cfg.seed, str(checkpoint))
         evaluate_ceiling(store, split, folder / "references" / "ceiling", cfg.seed)
         print_table(results_table(folder, run.model.network, run.data.name), folder)
+    seal_texts(folder)
     print(f"run folder: {folder}")
 
 

@@ -1,13 +1,10 @@
 """Results as one table: the run's model, its references and the published figures."""
 
-import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from methyl_lightning.data.splits import TEST_VIEWS
+from methyl_lightning.data.texts import read_json
 from methyl_lightning.files import InputError
 from methyl_lightning.metrics.names import CALLS, COLUMNS, HEADINGS, UNDEFINED, with_interval
 from methyl_lightning.metrics.schema import ViewMetrics
@@ -40,39 +37,6 @@ def read_metrics(folder: Path) -> dict[str, dict[str, Any]]:
         if not isinstance(metrics[view], dict) or "n_pairs" not in metrics[view]:
             raise InputError(f"{folder / 'metrics.json'}: {view} holds no metrics; test the run's checkpoint again")
     return read_json(folder / "metrics.json", TEST_VIEWS, dict[str, ViewMetrics])
-
-
-def read_json(path: Path, keys: Iterable[str] = (), kind: Any = Any) -> dict[str, Any]:
-    """Read a JSON file of a run folder, which must hold some keys.
-
-    Parameters
-    ----------
-    path
-        The file.
-    keys
-        What it must hold.
-    kind
-        Type of all that it holds, as pydantic understands it.
-
-    Raises
-    ------
-    InputError
-        If it is missing or broken, lacks a key, or a value is of another type.
-    """
-    remedy = "make it again with methyl_lightning.train or .evaluate"
-    try:
-        contents = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: missing or broken ({error}); {remedy}") from error
-    for key in keys:
-        if not isinstance(contents, dict) or key not in contents:
-            raise InputError(f"{path}: holds no {key!r}; {remedy}")
-    try:
-        TypeAdapter(kind).validate_json(json.dumps(contents), strict=True)
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        raise InputError(f"{path}: {'.'.join(map(str, wrong['loc']))}: {wrong['msg'].lower()}; {remedy}") from error
-    return contents
 
 
 def results_table(folder: Path, label: str, cohort: str) -> list[list[str]]:

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from methyl_lightning import __version__
 from methyl_lightning.data.splits import HEADLINE, PARTS, gap_line
+from methyl_lightning.data.texts import read_table
 from methyl_lightning.evaluate.comparisons import compare_runs
 from methyl_lightning.evaluate.figures import training_curves
 from methyl_lightning.evaluate.table import PUBLISHED
@@ -33,7 +34,6 @@ from methyl_lightning.report.runs import (
     read_log,
     read_predictions,
     read_run,
-    read_table,
     results,
     test_sets,
 )
@@ -128,7 +128,7 @@ def _results(test_set: TestSet) -> Results:
             cells[model.label] = grids(predictions)
             cpgs[model.label] = cpg_scores(predictions)
             bins[model.label] = calibration(predictions)
-        strata.append(read_table(model.folder, "strata.csv").assign(model=model.label))
+        strata.append(read_table(model.folder / "strata.csv").assign(model=model.label))
         if model.own:
             comparisons.append(_comparisons(model))
     filled = ([table for table in tables if len(table)] for tables in (strata, comparisons))  # older runs have none
@@ -138,7 +138,7 @@ def _results(test_set: TestSet) -> Results:
 
 def _comparisons(model: Tested) -> pd.DataFrame:
     """Read how a run's model compares with its references, or work it out over seeds."""
-    table = read_table(model.folder, "comparisons.csv").assign(model=model.label)
+    table = read_table(model.folder / "comparisons.csv").assign(model=model.label)
     if not model.folders or table.empty:
         return table
     return pd.concat(

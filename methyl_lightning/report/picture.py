@@ -10,6 +10,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from methyl_lightning.data.texts import read_table
 from methyl_lightning.dilution.run import summarise
 from methyl_lightning.dilution.table import REPEATS
 from methyl_lightning.files import replacing
@@ -27,7 +28,7 @@ from methyl_lightning.report.dashboard import (
     Scatter,
 )
 from methyl_lightning.report.figures import Colours, colours
-from methyl_lightning.report.runs import find_runs, read_log, read_run, read_table
+from methyl_lightning.report.runs import find_runs, read_log, read_run
 from methyl_lightning.report.scalars import dilution_levels, summary_scalars
 
 PANEL = (4.6, 3.1)  # inches
@@ -63,7 +64,7 @@ def read_logged(places: Sequence[str]) -> Logged:
         run = read_run(folder)
         summaries.append(pd.json_normalize(run.config).iloc[0].to_dict() | summary_scalars(folder))
         log = read_log(run.models[0]).rename(columns={"step": STEP})
-        repeats = read_table(folder, REPEATS)
+        repeats = read_table(folder / REPEATS)
         rows = log.to_dict("records") + (dilution_levels(summarise(repeats)) if len(repeats) else [])
         histories += [row | {GROUP: summaries[-1][GROUP]} for row in rows]
     return Logged(pd.DataFrame(summaries), pd.DataFrame(histories, columns=None if histories else [GROUP]))

@@ -16,7 +16,8 @@ from yaml import YAMLError
 
 from methyl_lightning.data.sealed import DamagedError, check_seal
 from methyl_lightning.data.splits import TEST_VIEWS
-from methyl_lightning.evaluate.table import CEILING, DATA, read_json, read_metrics, references
+from methyl_lightning.data.texts import read_json, read_table
+from methyl_lightning.evaluate.table import CEILING, DATA, read_metrics, references
 from methyl_lightning.files import InputError
 
 # settings that say where and how a run was made, not what it is
@@ -194,8 +195,7 @@ def read_log(model: Tested) -> pd.DataFrame:
     tables = [pd.DataFrame(columns=["step", "run"])]
     for run, folder in enumerate(model.folders or [model.folder]):
         # a run that was continued has several
-        names = sorted(str(path.relative_to(folder)) for path in folder.glob("log/*/metrics.csv"))
-        tables += [read_table(folder, name).assign(run=run) for name in names]
+        tables += [read_table(path).assign(run=run) for path in sorted(folder.glob("log/*/metrics.csv"))]
     return pd.concat(tables[1:] or tables, ignore_index=True)
 
 
@@ -205,16 +205,7 @@ def read_interpretation(model: Tested) -> dict[str, Any] | None:
     if not (folder / SAID).is_file():
         return None
     said = read_json(folder / SAID, ("checkpoints", "sentences"))
-    return said | {"genes": read_table(folder, "genes.csv"), "figures": sorted(folder.glob("*.png"))}
-
-
-def read_table(folder: Path, name: str) -> pd.DataFrame:
-    """Read a CSV table of a run folder; empty where the run has none."""
-    path = folder / name
-    try:
-        return pd.read_csv(path) if path.is_file() else pd.DataFrame()
-    except (ValueError, OSError) as error:  # pandas' own errors are ValueErrors
-        raise InputError(f"{path}: not a table ({error}); test the run's checkpoint again") from error
+    return said | {"genes": read_table(folder / "genes.csv"), "figures": sorted(folder.glob("*.png"))}
 
 
 def test_sets(runs: Sequence[Run]) -> list[TestSet]:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from methyl_lightning.data.texts import read_json
 from methyl_lightning.dilution.run import DILUTED, SCORES
-from methyl_lightning.evaluate.table import read_json, read_metrics, references
+from methyl_lightning.evaluate.table import read_metrics, references
 from methyl_lightning.metrics.names import MAIN
 
 SEEN = {"train": "seen", "test": "unseen"}

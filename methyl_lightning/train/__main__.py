@@ -14,6 +14,7 @@ from methyl_lightning.command.settings import as_argument
 from methyl_lightning.data.datamodule import GridDataModule
 from methyl_lightning.data.splits import HEADLINE, describe_split, save_split
 from methyl_lightning.data.store import Store
+from methyl_lightning.data.texts import seal_texts
 from methyl_lightning.evaluate.comparisons import compare_references, comparison_lines
 from methyl_lightning.evaluate.evaluation import evaluate_ceiling, evaluate_diluted, save_data
 from methyl_lightning.evaluate.table import print_table, results_table
@@ -120,6 +121,7 @@ def tell(cfg: DictConfig, folder: Path, loggers: list[Logger]) -> None:
     log_test(loggers, folder)
     if "dilution" in cfg:
         log_dilution(loggers, evaluate_diluted(folder / "best.ckpt", folder, cfg.seed, cfg.dilution), folder)
+    seal_texts(folder)
     print(f"run folder: {folder}")
 
 

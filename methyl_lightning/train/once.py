@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 import methyl_lightning
 from methyl_lightning.command.run_folder import open_locked
 from methyl_lightning.data.store import Store
+from methyl_lightning.data.texts import SUMS
 from methyl_lightning.files import InputError, replacing
 
 NOTE = "training.json"  # in each run folder: where its checkpoint was trained
@@ -26,7 +27,7 @@ NOT_DECIDING = ("name", "logger", "raw", "choices", "dilution")
 NOT_DECIDING_DATA = ("store", "source", "download", "num_workers")  # the store itself decides instead
 LIBRARIES = ("torch", "lightning", "numpy", "scikit-learn")
 # what belongs to a job rather than to its training
-OWN = ("config.yaml", NOTE, ".*", "*.log", "dilution*", "table.md", "comparisons.csv", "wandb", "report*")
+OWN = ("config.yaml", NOTE, SUMS, ".*", "*.log", "dilution*", "table.md", "comparisons.csv", "wandb", "report*")
 
 
 def refuse_processes(cfg: DictConfig) -> None:

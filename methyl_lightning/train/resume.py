@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from methyl_lightning.command.run import conf_folder
 from methyl_lightning.command.run_folder import CONFIG, read_config
 from methyl_lightning.data.store import Store
+from methyl_lightning.data.texts import SUMS
 from methyl_lightning.files import InputError, replacing
 from methyl_lightning.model.checkpoint import read_resumable
 
@@ -66,6 +67,7 @@ def continue_in(folder: Path, checkpoint: Path) -> None:
     """
     if not (checkpoint.parent / BEST).is_file():
         raise InputError(f"{checkpoint.parent / BEST}: missing; a run goes on from last.ckpt with {BEST} beside it")
+    (folder / SUMS).unlink(missing_ok=True)  # from now on its files change
     if folder.resolve() != checkpoint.parent.resolve():
         with replacing(folder / BEST, "checkpoint") as temporary:
             copyfile(checkpoint.parent / BEST, temporary)

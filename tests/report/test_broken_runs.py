@@ -1,6 +1,7 @@
 """Broken runs and wrong words are one line, and nothing is written."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,15 @@ import pytest
 from conftest import assert_refused, command, files
 
 from methyl_lightning.data.splits import HEADLINE, TEST_VIEWS
+from methyl_lightning.data.texts import SUMS
+from methyl_lightning.report.runs import read_run
 
 
 @pytest.fixture
 def copy(workplace: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(workplace / "run", tmp_path / "run", ignore=shutil.ignore_patterns("*.ckpt", "figures"))
+    return shutil.copytree(
+        workplace / "run", tmp_path / "run", ignore=shutil.ignore_patterns("*.ckpt", "figures", SUMS)
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,6 +54,31 @@ def test_a_broken_run_is_one_line_and_nothing_is_written(
     result = command("report", ["runs=run"], copy.parent)
     assert_refused(result, *words)
     assert result.status == 2 and files(copy.parent) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "by"),
+    [
+        ("metrics.json", "report"),
+        ("strata.csv", "report"),
+        ("log/0/metrics.csv", "report"),
+        ("references/constant/metrics.json", "report"),
+        ("split.json", "evaluate"),
+    ],
+)
+def test_another_digit_is_noticed(workplace: Path, tmp_path: Path, name: str, by: str) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(workplace / "run", folder)
+    path = folder / name
+    text = path.read_text()
+    places = [match.start() for match in re.finditer(r"(?<=\.\d)\d|(?<=\d{3})\d", text)]
+    at = places[len(places) // 2]
+    path.write_text(text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :])
+    given = ["checkpoint=run/best.ckpt", f"store={workplace / 'stores' / 'simulated.h5'}", "hydra.run.dir=again"]
+    result = command(by, given if by == "evaluate" else ["runs=run"], tmp_path)
+    assert_refused(result, f"{name}: damaged, its checksum is another; test", f"or remove {SUMS}")
+    (folder / SUMS).unlink()  # as after a change on purpose
+    assert read_run(folder).models
 
 
 @pytest.mark.parametrize(

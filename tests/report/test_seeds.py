@@ -10,6 +10,7 @@ import pytest
 from test_report import Page, edit, numbers
 
 from methyl_lightning.data.splits import HEADLINE
+from methyl_lightning.data.texts import SUMS
 from methyl_lightning.evaluate.comparisons import FILE, read_bootstrap
 from methyl_lightning.metrics.bootstrap import interval, over_seeds
 from methyl_lightning.report.page import gather, write_report
@@ -37,7 +38,7 @@ def sweep(workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("seeds") / "sweep"
     for seed, by in SHIFTS.items():
         run = folder / str(seed)
-        shutil.copytree(workplace / "run", run, ignore=shutil.ignore_patterns("*.ckpt", "figures", ".hydra"))
+        shutil.copytree(workplace / "run", run, ignore=shutil.ignore_patterns("*.ckpt", "figures", ".hydra", SUMS))
         edit(run, seed=seed, data__split_seed=0)
         shift(run, by)
     return folder

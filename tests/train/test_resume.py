@@ -1,5 +1,6 @@
 """A run goes on as it began: with its own settings, its own best score, and no step after it had stopped."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import yaml
 from conftest import SMALL, assert_refused, command, files
 
 from methyl_lightning.command.run_folder import LOCK, open_locked
+from methyl_lightning.data.texts import SUMS
 from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.train.resume import RunCheckpoint
 
@@ -59,6 +61,8 @@ def test_the_checkpoint_alone_goes_on_in_its_folder(trained: Path, place: Path) 
     after = yaml.safe_load((place / "renamed" / "config.yaml").read_text())
     assert after["trainer"].pop("max_steps") == 8 and before["trainer"].pop("max_steps") == 4
     assert after | {"ckpt_path": None} == before
+    name, digest = "metrics.json", hashlib.sha256((place / "renamed" / "metrics.json").read_bytes()).hexdigest()
+    assert f"{digest}  {name}" in (place / "renamed" / SUMS).read_text().splitlines()  # of the end, not the former one
     # what the run was started with is told where it was
     assert "seed=3" in (place / "renamed" / ".hydra" / "overrides.yaml").read_text()
 
