@@ -143,7 +143,7 @@ def draw(tables: list[Path], path: Path) -> None:
                 mean, ls = seeds.mean(), ":" if model == "ceiling" else "-"
                 bars = [mean - seeds.min(), seeds.max() - mean]
                 axis.errorbar(mean.index, mean, bars, marker="o", markersize=4, label=model, ls=ls)
-            axis.set(xscale="log", xlabel="training CpGs", ylabel=title, title=cohort)
+            axis.set(xscale="log", xlabel="training CpGs", ylabel=title, title=cohort if len(cohorts) > 1 else "")
         row[-1].set_yscale("log")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     figure.savefig(path, dpi=110)
