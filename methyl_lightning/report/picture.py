@@ -9,6 +9,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from methyl_lightning.data.texts import read_table
 from methyl_lightning.dilution.run import summarise
@@ -33,6 +34,7 @@ from methyl_lightning.report.scalars import dilution_levels, summary_scalars
 
 PANEL = (4.6, 3.1)  # inches
 TABLE_ROWS = 10  # of the best runs
+LAYOUT = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.06)  # inches
 POINTS = 60  # of a line, as W&B puts steps together
 
 
@@ -74,7 +76,7 @@ def draw_dashboard(logged: Logged, sections: Mapping[str, Sequence[Panel]] = SEC
     """Draw a section a row; a model has the same colour in all panels."""
     colour = colours(sorted(logged.summary[GROUP].unique()))
     width = max(map(len, sections.values()))
-    figure = Figure(figsize=(PANEL[0] * width, PANEL[1] * len(sections) + 0.6), layout="constrained")
+    figure = Figure(figsize=(PANEL[0] * width, PANEL[1] * len(sections) + 0.6), layout=LAYOUT)
     for row, (name, panels) in zip(
         figure.subfigures(len(sections), 1, squeeze=False)[:, 0], sections.items(), strict=True
     ):
@@ -121,6 +123,8 @@ def _draw(axes: Axes, panel: Panel, logged: Logged, colour: Colours) -> None:
     if not isinstance(panel, Parallel | Runs):
         sns.despine(ax=axes)
         axes.tick_params(labelsize="small")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.label.set_size("small")
         if not axes.has_data():
             axes.text(0.5, 0.5, "none of these runs", ha="center", transform=axes.transAxes, color="0.5")
 
@@ -172,7 +176,8 @@ def _table(axes: Axes, panel: Runs, summary: pd.DataFrame) -> None:
     columns = [name for name in panel.columns if name in summary]
     order = [name for name in (HEADLINE_MAS_PCC,) if name in columns]
     best = (summary.sort_values(order, ascending=False) if order else summary).head(TABLE_ROWS)[columns]
-    cells = [[_cell(value) for value in row] for row in best.to_numpy(object)]
+    digits = [1 if name.startswith("cost/") else 3 for name in columns]
+    cells = [[_cell(*value) for value in zip(row, digits, strict=True)] for row in best.to_numpy(object)]
     axes.set_axis_off()
     heads = [name.rpartition("/")[2].rpartition(".")[2] for name in columns]
     table = axes.table(cells, colLabels=heads, loc="upper center", cellLoc="right", edges="horizontal")
@@ -181,5 +186,5 @@ def _table(axes: Axes, panel: Runs, summary: pd.DataFrame) -> None:
     table.auto_set_column_width(list(range(len(columns))))
 
 
-def _cell(value: Any) -> str:
-    return number(value) if isinstance(value, float) else str(value)
+def _cell(value: Any, digits: int) -> str:
+    return number(value, digits) if isinstance(value, float) else str(value)
