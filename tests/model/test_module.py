@@ -369,17 +369,19 @@ def test_two_processes_share_the_blocks_and_the_test(workplace: Path, tmp_path: 
     trained = torch.load(folder / "last.ckpt", weights_only=True)
     assert trained["global_step"] == 6
     start = [build_module(cfg.model, store, 0) for _ in "abc"]
-    weights = {name: value.detach().clone() for name, value in start[0].named_parameters()}
+    # a bias before a normalisation has a gradient that is rounding alone, of which Adam makes whole steps
+    parameters = [(name, value) for name, value in start[0].named_parameters() if not name.endswith("bias")]
+    weights = {name: value.detach().clone() for name, value in parameters}
     two = averaged_training(start[:2], datamodule, (epoch_1 + epoch_2)[:12])
     one = averaged_training(start[2:], datamodule, (epoch_1 + epoch_2)[:12:2])
 
     def distance(values: dict[str, Tensor], others: dict[str, Tensor]) -> float:
-        """Return the Euclidean distance of all weights together, as Adam makes a step of what is rounding alone."""
+        """Return the Euclidean distance of all weights together."""
         return sum(float((values[name] - others[name]).square().sum()) for name in weights) ** 0.5
 
     moved = distance(two.state_dict(), weights)
-    assert distance(trained["state_dict"], two.state_dict()) < 0.02 * moved
-    assert distance(one.state_dict(), two.state_dict()) > 0.2 * moved
+    assert distance(trained["state_dict"], two.state_dict()) < 0.1 * moved
+    assert distance(one.state_dict(), two.state_dict()) > 0.3 * moved
     shared_CS, alone_CS = predict_grid(two, store, *test_view), predict_grid(one, store, *test_view)
     assert np.abs(shared_CS - alone_CS).max() > 0.01
 
