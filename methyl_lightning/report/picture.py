@@ -124,7 +124,7 @@ def _draw(axes: Axes, panel: Panel, logged: Logged, colour: Colours) -> None:
         sns.despine(ax=axes)
         axes.tick_params(labelsize="small")
         for axis in (axes.xaxis, axes.yaxis):
-            axis.label.set_size("small")
+            axis.label.set_fontsize("small")
         if not axes.has_data():
             axes.text(0.5, 0.5, "none of these runs", ha="center", transform=axes.transAxes, color="0.5")
 
