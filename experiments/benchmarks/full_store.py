@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from methyl_lightning.data.checks import CPG_COLUMNS, GENE_COLUMNS, SAMPLE_COLUMNS, SCHEMA_VERSION
-from methyl_lightning.data.sealed import sealed_hdf5
+from methyl_lightning.data.sealed import new_hdf5
 from methyl_lightning.data.store import ANNOTATION
 
 WINDOW, GENES_EACH, ROWS = 800, 6, 20_000
@@ -25,7 +25,7 @@ def write_random_store(path: Path, n_cpgs: int, n_samples: int, n_genes: int) ->
         "genes": (n_genes, GENE_COLUMNS, {"symbol": "G{}", "id": "G{}", "chrom": "chr1", "strand": "+"}),
         "samples": (n_samples, SAMPLE_COLUMNS, dict.fromkeys(SAMPLE_COLUMNS, "S{:05d}")),
     }
-    with sealed_hdf5(path) as file:
+    with new_hdf5(path) as file:
         for name, (n_rows, columns, patterns) in tables.items():
             for column, kind in columns.items():
                 if kind is str:

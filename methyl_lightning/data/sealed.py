@@ -5,7 +5,6 @@ that someone edits on purpose has no seal any more.
 """
 
 import hashlib
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,55 +25,14 @@ class DamagedError(InputError):
     """A file whose bytes are not those that were written."""
 
 
-class _UntilFull(io.FileIO):
-    """A file that seems to take what its disk does not: HDF5 crashes where it cannot write while it closes."""
-
-    failure: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        """Write all, or keep the reason why not."""
-        rest = memoryview(data)
-        try:
-            while self.failure is None and rest:
-                rest = rest[super().write(rest) :]
-        except OSError as error:
-            self.failure = error
-        return len(data)
-
-    def truncate(self, size: int | None = None) -> int:
-        """Change its size, which takes room, too."""
-        try:
-            return super().truncate(size)
-        except OSError as error:
-            self.failure = self.failure or error
-            return size or 0
-
-    def readinto(self, buffer: Any) -> int:
-        """Read back what was written, and anything where that failed."""
-        read = super().readinto(buffer) or 0
-        return read if self.failure is None else len(buffer)
-
-
 @contextmanager
 def new_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Open a new file for writing, which raises what a full disk does when the block ends."""
-    with _UntilFull(path, "w+") as raw:
-        try:
-            with h5py.File(raw, "w") as file:
-                yield file
-        except Exception as error:
-            if raw.failure is None:
-                raise
-            raise raw.failure from error
-        if raw.failure is not None:
-            raise raw.failure
-
-
-@contextmanager
-def sealed_hdf5(path: Path) -> Iterator[h5py.File]:
     """Open a new file for writing, and seal it when the block ends without an error."""
-    with new_hdf5(path) as file:
-        yield file
+    try:
+        with h5py.File(path, "w") as file:
+            yield file
+    except RuntimeError as error:  # as h5py calls a full disk that it meets while closing
+        raise OSError(error) from error
     seal(path)
 
 

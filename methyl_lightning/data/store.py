@@ -30,7 +30,7 @@ from methyl_lightning.data.checks import (
 )
 from methyl_lightning.data.keys import chromosome_keys, cpg_keys
 from methyl_lightning.data.rows import Rows, row_blocks
-from methyl_lightning.data.sealed import sealed_hdf5
+from methyl_lightning.data.sealed import new_hdf5
 from methyl_lightning.files import InputError, replacing
 
 ALPHABET = "ACGTN"
@@ -184,7 +184,7 @@ def write_store(
             f"{path}: expression of sample {samples['id'].iloc[s]!r}, gene {genes['id'].iloc[g]!r} "
             "is not a finite number; remove the gene or fill the value"
         )
-    with replacing(path, "store") as temporary, sealed_hdf5(temporary) as file:
+    with replacing(path, "store") as temporary, new_hdf5(temporary) as file:
         for name, table, columns in (
             ("cpgs", cpgs, CPG_COLUMNS),
             ("genes", genes, GENE_COLUMNS),

@@ -8,7 +8,6 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import anndata
 import numpy as np
 import pandas as pd
 import torch
@@ -17,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from methyl_lightning.command.run_folder import CONFIG, read_config
 from methyl_lightning.command.settings import check_arguments
 from methyl_lightning.data.distances import nearest_gene
-from methyl_lightning.data.sealed import sealed_hdf5
+from methyl_lightning.data.sealed import seal
 from methyl_lightning.data.splits import HEADLINE, TEST_VIEWS, Split, beta_variance, load_split
 from methyl_lightning.data.store import Store
 from methyl_lightning.dilution.run import check_levels, dilution_test, summarise
@@ -85,9 +84,9 @@ def evaluate_model(
         data = to_anndata(store, *split.view(view), predicted_CS, measured_CS, view=view, checkpoint=checkpoint)
         data.var["pearson"] = metrics.pearson_per_cpg(measured_CS, predicted_CS)
         data.obs["pearson"] = metrics.pearson_per_sample(measured_CS, predicted_CS)
-        data.strings_to_categoricals()
-        with replacing(folder / f"predictions_{view}.h5ad", "predictions") as path, sealed_hdf5(path) as file:
-            anndata.io.write_elem(file, "/", data)
+        with replacing(folder / f"predictions_{view}.h5ad", "predictions") as path:
+            data.write_h5ad(path)
+            seal(path)
     title = f"{module.hparams['network']}, {', '.join(module.provenance['cohort'])}: unseen CpGs × unseen patients"
     figure = figures.predicted_against_measured(*grids[HEADLINE], title)
     save_figure(figure, folder / "figures" / f"predicted_against_measured_{HEADLINE}.png")

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
-from methyl_lightning.data.sealed import new_hdf5
 from methyl_lightning.data.store import UNKNOWN_POSITION
 from methyl_lightning.files import InputError, replacing, replacing_folder
 from methyl_lightning.metrics.table import without_formulas
@@ -84,10 +84,8 @@ def predict_to_file(
 
 
 def _h5ad_sink(ready: Prepared, path: Path, stack: ExitStack, intervals: bool) -> Sink:
-    data = anndata.AnnData(obs=ready.obs, var=ready.var, obsm=ready.obsm, uns=ready.uns)
-    data.strings_to_categoricals()
-    file = stack.enter_context(new_hdf5(path))
-    anndata.io.write_elem(file, "/", data)
+    anndata.AnnData(obs=ready.obs, var=ready.var, obsm=ready.obsm, uns=ready.uns).write_h5ad(path)
+    file = stack.enter_context(h5py.File(path, "r+"))
     shape = (len(ready.obs), len(ready.var))
     bounded = intervals and bool(ready.calibrations)
     names = ["X", "layers/lower", "layers/upper"] if bounded else ["X"]

@@ -24,7 +24,7 @@ from numpy.random import Generator
 from scipy.sparse import csr_array
 
 from methyl_lightning.data.distances import gene_distances, nearest_gene
-from methyl_lightning.data.sealed import sealed_hdf5
+from methyl_lightning.data.sealed import new_hdf5
 from methyl_lightning.data.store import Distances, write_store
 from methyl_lightning.files import replacing
 from methyl_lightning.prepare.ceiling import REGION_BP, to_beta, truth_path
@@ -155,7 +155,7 @@ def simulate(
     beta_CS[rng.random(beta_CS.shape) < missing] = np.nan
 
     truth = truth_path(store)
-    with replacing(truth, "truth") as temporary, sealed_hdf5(temporary) as file:
+    with replacing(truth, "truth") as temporary, new_hdf5(temporary) as file:
         file.attrs["settings"] = json.dumps(settings, sort_keys=True)
         file["level"] = told_CS.astype(np.float32)
         file["samples/factor"] = factor_SK

@@ -1,6 +1,5 @@
 """A store is what was written, or one line: flipped bits, edited layouts, and what leads out of the file."""
 
-import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -53,18 +52,6 @@ def test_the_damaged_dataset_is_named(store_path: Path, tmp_path: Path, name: st
     assert_refused(command("prepare", [f"check={path}"], tmp_path), f"flipped.h5: {name} is damaged", "make it again")
     flipped(path, path, at)
     assert len(Store(path).cpgs) == 120  # the very same file, mended
-
-
-@pytest.mark.parametrize("share", [0.05, 0.2, 0.4, 0.5, 0.6, 0.8, 0.95])
-def test_a_disk_that_is_full_at_any_place_is_one_line(store_path: Path, tmp_path: Path, share: float) -> None:
-    room, former = int(share * store_path.stat().st_size), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, former[1]))  # no file may be larger, as if the disk had no more
-    try:
-        with pytest.raises(InputError, match=r"new\.h5: store not written \(\[Errno 27\] File too large\)"):
-            rewrite(Store(store_path), tmp_path / "new.h5")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, former)
-    assert not list(tmp_path.iterdir())
 
 
 def test_the_truth_beside_a_store_is_verified(store_path: Path, tmp_path: Path) -> None:
