@@ -27,7 +27,7 @@ class Ended(NamedTuple):
     def tidy(self) -> bool:
         """Tell whether it succeeded, was killed, or said in one line why not."""
         errors = [line for line in self.err.splitlines() if line.startswith(("error: ", "stopped by "))]
-        return self.status <= 0 or (len(errors) == 1 and "Traceback" not in self.err)
+        return self.status in (0, -signal.SIGKILL) or (len(errors) == 1 and "Traceback" not in self.err)
 
 
 class Running:
