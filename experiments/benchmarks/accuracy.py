@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
+from experiments.trainer import quiet_trainer
 from methyl_lightning.data.datamodule import GridDataModule
 from methyl_lightning.metrics import scores as metrics
 from methyl_lightning.model.grid import predict_grid
@@ -65,18 +66,7 @@ def run(store: str, settings: dict[str, Any], budget: float, points: int) -> pd.
     L.seed_everything(0, verbose=False)
     module = MethylationModule("LevyJurgenson", len(data.store.genes), data.store.window)
     clock = ByTime(budget, budget / points)
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_steps=10**6,
-        limit_val_batches=0,
-        callbacks=[clock],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    trainer.fit(module, data)
+    quiet_trainer(10**6, callbacks=[clock]).fit(module, data)
     return pd.DataFrame(clock.rows)
 
 

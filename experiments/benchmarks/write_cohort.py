@@ -1,6 +1,6 @@
 """Write two cohorts in UCSC Xena's layout, of any size, as they would be downloaded: text, gzip, FASTA.
 
-``python experiments/benchmarks/write_cohort.py FOLDER --scale 0.1`` writes a tenth of the full size, which is that of
+``python -m experiments.benchmarks.write_cohort FOLDER --scale 0.1`` writes a tenth of the full size, which is that of
 the published work: 485,512 CpGs × (873 + 477) samples, 20,000 genes, a genome with one CpG of the array in 6,400 bases.
 CpGs, genes and genome are scaled, samples are not. Values are rows of one small simulated cohort, each with its own
 jitter, so their distribution, missing share and number of digits are those of the simulator and cost little to draw.

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 
 from experiments.interpretation.tables import write_tables
+from experiments.trainer import quiet_trainer
 from methyl_lightning.data.datamodule import GridDataModule
 from methyl_lightning.data.splits import HEADLINE
 from methyl_lightning.data.store import Store, write_store
@@ -67,11 +68,7 @@ def train(network: str, data: GridDataModule, seed: int, steps: int) -> Methylat
     if module.network.closed_form:
         module.fit_statistics(data)
     else:
-        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        limits = {"max_steps": steps, "limit_val_batches": 0, "num_sanity_val_steps": 0}
-        L.Trainer(accelerator="cpu", enable_model_summary=False, use_distributed_sampler=False, **limits, **quiet).fit(
-            module, data
-        )
+        quiet_trainer(steps).fit(module, data)
     return module.eval()
 
 

@@ -1,6 +1,6 @@
 """Measure what fitting and predicting cost at a size of one's own, on random numbers.
 
-usage: python experiments/networks/cost.py N_CPGS N_SAMPLES N_GENES [NETWORK]
+usage: python -m experiments.networks.cost N_CPGS N_SAMPLES N_GENES [NETWORK]
 
 Legend: C CpGs, S samples, G genes.
 """

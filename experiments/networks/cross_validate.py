@@ -1,6 +1,6 @@
 """Cross-validate networks that are fitted in closed form on the same folds.
 
-usage: python experiments/networks/cross_validate.py STORE NETWORK … [--by chromosome|block|random] [--seeds 1]
+usage: python -m experiments.networks.cross_validate STORE NETWORK … [--by chromosome|block|random] [--seeds 1]
 
 Five folds of patients and of CpGs; fold f trains on the CpGs and the patients outside it, and tests on the patients in
 it and the CpGs in it (unseen) or outside it (seen). All networks see the same folds. No test view of a split is looked

@@ -1,7 +1,7 @@
 """Score networks against the number of training CpGs: one row of a table a run, and the figure.
 
-usage: python experiments/networks/curve.py STORE TABLE MODEL … [--cpgs 1000 5000 20000] [--seeds 0] [--part test]
-       python experiments/networks/curve.py --draw FIGURE TABLE …
+usage: python -m experiments.networks.curve STORE TABLE MODEL … [--cpgs 1000 5000 20000] [--seeds 0] [--part test]
+       python -m experiments.networks.curve --draw FIGURE TABLE …
 
 MODEL is a file of conf/model, with settings or without: ``levy_jurgenson:steps=200,learning_rate=1e-3``. A seed has a
 split of its own: blocks of 200 kb, their neighbours left out. Training CpGs are drawn from the training blocks, the
@@ -30,6 +30,7 @@ import pandas as pd
 import torch
 import yaml
 
+from experiments.trainer import quiet_trainer
 from methyl_lightning.command.run import conf_folder
 from methyl_lightning.data.datamodule import GridDataModule
 from methyl_lightning.data.splits import Split, make_split, save_split
@@ -78,18 +79,7 @@ def run(store: Store, split: Split, text: str, seed: int, part: str) -> dict[str
         module.fit_statistics(datamodule)
     else:
         steps = training["steps"]
-        trainer = L.Trainer(
-            accelerator="cpu",
-            max_steps=steps,
-            max_epochs=-1,
-            limit_val_batches=0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
-        trainer.fit(module, datamodule)
+        quiet_trainer(steps).fit(module, datamodule)
     fitted = time.process_time()
     cpg_C, sample_S = split.cpg[part], split.sample[part]
     predicted_CS = predict_grid(module, store, cpg_C, sample_S).clip(0, 1)

@@ -1,7 +1,7 @@
 """Compare recipes of training the paper's network on validation views: what each does to the score, and to chance.
 
-usage: python experiments/reproduce/recipes.py STORE TABLE [--cpg-split blocks] [--splits 0 1] [--seeds 0 1 2]
-       python experiments/reproduce/recipes.py --print TABLE …
+usage: python -m experiments.reproduce.recipes STORE TABLE [--cpg-split blocks] [--splits 0 1] [--seeds 0 1 2]
+       python -m experiments.reproduce.recipes --print TABLE …
 
 A run watches its validation view every so many steps, with the weights of the step and with their running mean. The
 step is chosen by Spearman on one half of the validation CpGs and scored on the other, then the other way round; the
@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from experiments.trainer import quiet_trainer
 from methyl_lightning.data.datamodule import GridDataModule
 from methyl_lightning.data.store import Store
 from methyl_lightning.metrics.scores import mae, mas_pcc, spearman
@@ -76,19 +77,7 @@ def run(
     sizes = {"n_genes": len(datamodule.store.genes), "window": datamodule.store.window}
     module = MethylationModule("LevyJurgenson", **sizes, expression_scaling=scaling, schedule=schedule)
     watch = Watch(datamodule, every)
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        max_epochs=-1,
-        callbacks=[watch],
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    trainer.fit(module, datamodule)
+    quiet_trainer(steps, callbacks=[watch]).fit(module, datamodule)
     cohort = Store(store).path.stem + (f", {cpg_split}" if cpg_split != "random" else "")
     told = {"cohort": cohort, "split": split_seed, "seed": seed, "scaling": scaling, "schedule": schedule}
     return pd.DataFrame(watch.rows).assign(**told)
