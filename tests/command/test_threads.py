@@ -1,4 +1,4 @@
-"""Threads: they sleep while they wait unless the environment says otherwise, and are as many as are granted."""
+"""Threads: they sleep soon while they wait unless the environment says otherwise, and are as many as are granted."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_no_more_threads_than_are_granted(
     groups(tmp_path, monkeypatch, **quotas)
     assert threads.granted_processors() == granted
     threads.share_processors()
-    assert [threads.os.environ.get(key) for key in KEYS] == ["PASSIVE", granted and str(granted), None]
+    assert [threads.os.environ.get(key) for key in KEYS] == ["PASSIVE", granted and str(granted), "1000"]
 
 
 def test_what_the_environment_says_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
