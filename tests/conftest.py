@@ -66,6 +66,8 @@ def command(name: str, overrides: Sequence[str], folder: Path, **environment: st
         finally:
             root.handlers[:] = handlers
             root.setLevel(level)
+            if "wandb" in sys.modules:  # whose session keeps the environment of the first command of a process
+                sys.modules["wandb"].teardown()
     return Result(status, out.getvalue(), err.getvalue())
 
 
