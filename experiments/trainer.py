@@ -6,9 +6,8 @@ import lightning as L
 
 
 def quiet_trainer(max_steps: int, **more: Any) -> L.Trainer:
-    """Return a trainer on the processor that neither validates nor writes; ``more`` goes to it."""
+    """Return a trainer that neither validates nor writes; ``more`` goes to it."""
     return L.Trainer(
-        accelerator="cpu",
         max_steps=max_steps,
         max_epochs=-1,
         limit_val_batches=0,

@@ -20,6 +20,7 @@ from methyl_lightning.evaluate.evaluation import (
 )
 from methyl_lightning.evaluate.table import print_table, results_table
 from methyl_lightning.files import InputError
+from methyl_lightning.model.checkpoint import on_fastest_device
 
 
 class EvaluateSettings(NamedTuple):
@@ -49,7 +50,7 @@ def evaluate(cfg: DictConfig) -> None:
         save_config(run, folder)
         save_split(split, store, folder / "split.json")
         save_data(store, folder)
-        evaluate_model(module, store, split, folder, cfg.seed, str(checkpoint))
+        evaluate_model(on_fastest_device(module), store, split, folder, cfg.seed, str(checkpoint))
         evaluate_ceiling(store, split, folder / "references" / "ceiling", cfg.seed)
         print_table(results_table(folder, run.model.network, run.data.name), folder)
     seal_texts(folder)

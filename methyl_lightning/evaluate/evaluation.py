@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from methyl_lightning.command.run_folder import CONFIG, read_config
@@ -30,7 +29,7 @@ from methyl_lightning.metrics import scores as metrics
 from methyl_lightning.metrics.bootstrap import bootstrap_grid, interval
 from methyl_lightning.metrics.calls import bootstrap_calls
 from methyl_lightning.metrics.table import write_csv
-from methyl_lightning.model.checkpoint import load_checkpoint
+from methyl_lightning.model.checkpoint import load_checkpoint, on_fastest_device
 from methyl_lightning.model.grid import predict_grid, to_anndata
 from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.prepare.ceiling import read_ceiling
@@ -118,8 +117,7 @@ def evaluate_diluted(
     """
     own = dilution_settings(settings)
     module, opened, split, run = load_run(checkpoint, store, split_file)
-    module.to("cuda" if torch.cuda.is_available() else "cpu")
-    result = dilution_test(module, opened, split, seed=seed, **own)
+    result = dilution_test(on_fastest_device(module), opened, split, seed=seed, **own)
     result.facts.update(cohort=run.data.name, checkpoint=str(checkpoint))
     write_results(result, folder)
     return summarise(result.repeats)

@@ -97,6 +97,11 @@ def load_checkpoint(path: str | Path) -> MethylationModule:
     return module.eval()
 
 
+def on_fastest_device(module: MethylationModule) -> MethylationModule:
+    """Move a module to the GPU, where there is one."""
+    return module.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def _check_words(module: MethylationModule) -> None:
     """Refuse words of a checkpoint that lack something, or are of another type."""
     for name, words, kind in (("provenance", module.provenance, ProvenanceWords), ("card", module.card, CardWords)):

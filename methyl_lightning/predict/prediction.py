@@ -19,7 +19,7 @@ from methyl_lightning.data.distances import within
 from methyl_lightning.data.store import UNKNOWN_POSITION
 from methyl_lightning.files import InputError
 from methyl_lightning.model.card import calibration_of, calibrations_by_depth, coverage_line, depth_line
-from methyl_lightning.model.checkpoint import load_checkpoint
+from methyl_lightning.model.checkpoint import load_checkpoint, on_fastest_device
 from methyl_lightning.model.conformal import Calibration, interval_by_depth
 from methyl_lightning.model.grid import cpg_table, encode_cpgs, keep, predict_blocks
 from methyl_lightning.model.module import MethylationModule
@@ -112,11 +112,10 @@ def prepared(
     refuse_units(units)
     if match not in (None, *MATCHES):
         raise InputError(f"match={match}: must be one of {', '.join(MATCHES)}")
-    module = load_checkpoint(checkpoint)
+    module = on_fastest_device(load_checkpoint(checkpoint))
     record = module.training_record()
     if record is None:
         raise InputError(f"{checkpoint}: carries no training record; train again")
-    module.to("cuda" if torch.cuda.is_available() else "cpu")
     cpg_set = read_cpg_set(module, cpgs, genome)
     aliases = None if genes is None else read_aliases(Path(genes))
     known = index_genes(record.genes, aliases)
