@@ -20,7 +20,7 @@ class Cohort(NamedTuple):
 
     name: str
     store: str
-    source: dict[str, Any]
+    source: dict[str, Any] | None = None  # None: of a store that is there
 
 
 def check_store(path: str) -> None:
@@ -46,7 +46,9 @@ def check_cohort(data: DictConfig) -> None:
     typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     cohort: dict[str, Any] = OmegaConf.to_container(data, resolve=True)  # type: ignore[assignment]
     check_arguments(cohort, Cohort, "data", typed)
-    settings = cohort["source"]
+    settings = cohort.get("source")
+    if settings is None:
+        return
     check_arguments(settings, get_method(data.source._target_), "data.source", typed)
     if settings.get("selection"):
         check_arguments(settings["selection"], Selection, "data.source.selection", typed)
@@ -57,6 +59,8 @@ def prepare_store(data: DictConfig) -> Store:
     """Make the store that ``data`` describes, taking the place of a former one, and say what it holds."""
     check_cohort(data)
     path = Path(data.store)
+    if data.get("source") is None:
+        raise InputError(f"data.store={path}: no such store, and no data.source to make it from; data=NAME has one")
     print(f"preparing {path}", flush=True)
     instantiate(data.source, store=str(path), _convert_="all")
     store = Store(path)
@@ -80,6 +84,8 @@ def ensure_store(data: DictConfig) -> Store:
     if not Path(data.store).exists():
         return prepare_store(data)
     store = Store(data.store)
+    if data.get("source") is None:
+        return store
     asked: dict[str, Any] = OmegaConf.to_container(data.source, resolve=True)  # type: ignore[assignment]
     had = store.attributes["provenance"]["settings"]
     for name, value in asked.items():

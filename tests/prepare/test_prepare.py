@@ -151,6 +151,13 @@ def test_check_needs_a_store(tmp_path: Path) -> None:
     assert_refused(command("prepare", ["check=none.h5"], tmp_path), "none.h5: no such store")
 
 
+def test_a_store_needs_no_source_to_be_trained_on(tmp_path: Path, store_path: Path) -> None:
+    given = ["data=grid", "data.name=given", "model=cpg_mean", "hydra.run.dir=run"]
+    result = command("train", [*given, f"data.store={store_path}"], tmp_path)
+    assert result.status == 0, result.err
+    assert_refused(command("train", [*given, "data.store=none.h5"], tmp_path), "none.h5: no such store", "data=NAME")
+
+
 def test_only_public_cohorts_are_fetched(tmp_path: Path) -> None:
     assert_refused(command("prepare", ["download=true"], tmp_path), "data=simulated", "data=tcga_brca_luad")
     assert files(tmp_path) == set()
