@@ -1,11 +1,16 @@
-"""HDF5 files that end in the SHA-256 of all before it, and hold nothing that leads out of them.
+"""HDF5 files that have their room before they are written, end in the SHA-256 of all before it, and lead nowhere else.
+
+HDF5 can crash where it meets a full disk as it closes a file, so it meets none: what a file holds is described in
+memory, then the disk gives room for all of it or refuses, and only then HDF5 opens it to fill it in.
 
 HDF5 leaves alone what stands behind its own end until a file is written into; then it cuts that off, so that a store
 that someone edits on purpose has no seal any more.
 """
 
 import hashlib
-from collections.abc import Iterator
+import math
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +23,8 @@ from methyl_lightning.files import InputError
 SEAL = b"\nmethyl_lightning SHA-256 "
 SEAL_BYTES = len(SEAL) + 64
 END_IN_SUPERBLOCK = {0: 40, 1: 44, 2: 28, 3: 28}  # by its version, where HDF5 writes how long the file is
+ATTRIBUTES_BYTES = 1 << 16  # of those that come with the contents
+CHUNK_ENTRY_BYTES = 128  # of the index of chunks, for each
 MOST_EXPANDED = 1100  # times; deflate reaches 1032
 
 
@@ -26,18 +33,57 @@ class DamagedError(InputError):
 
 
 @contextmanager
-def new_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Open a new file for writing, and seal it when the block ends without an error."""
+def new_hdf5(path: Path, describe: Callable[[h5py.File], object]) -> Iterator[h5py.File]:
+    """Open a new file whose numbers can be filled in: the disk has room for all that was described.
+
+    Parameters
+    ----------
+    path
+        File to be written; HDF5 cuts off what room is left as it closes it.
+    describe
+        Writes texts and attributes, and declares large datasets by shape and type alone, into a file in memory.
+
+    Raises
+    ------
+    OSError
+        If the disk has less room; where the system cannot be asked for it, when the disk is full.
+    """
+    with h5py.File(path, "w", driver="core", backing_store=False) as file:
+        describe(file)
+        file.flush()
+        described, n_bytes = file.id.get_file_image(), _bytes_to_fill(file)
+    with path.open("wb") as raw:
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(raw.fileno(), 0, len(described) + n_bytes + ATTRIBUTES_BYTES)
+        raw.write(described)
+    del described
     try:
-        with h5py.File(path, "w") as file:
+        with h5py.File(path, "r+") as file:  # whoever flushes it gives the room back
             yield file
     except RuntimeError as error:  # as h5py calls a full disk that it meets while closing
         raise OSError(error) from error
-    seal(path)
 
 
-def seal(path: Path) -> None:
-    """Append the checksum of what a file holds."""
+def _bytes_to_fill(file: h5py.File) -> int:
+    """Add up what datasets take that are declared and not yet written, as they are: whole, or in whole chunks."""
+    n_bytes = 0
+
+    def add(_: str, part: Any) -> None:
+        nonlocal n_bytes
+        if isinstance(part, h5py.Dataset) and part.size and part.id.get_storage_size() == 0:
+            shape = part.chunks or part.shape
+            n_chunks = math.prod(-(-size // of) for size, of in zip(part.shape, shape, strict=True))
+            n_bytes += n_chunks * (math.prod(shape) * part.dtype.itemsize + CHUNK_ENTRY_BYTES)
+
+    file.visititems(add)
+    return n_bytes
+
+
+@contextmanager
+def sealed_hdf5(path: Path, describe: Callable[[h5py.File], object]) -> Iterator[h5py.File]:
+    """Open a file as :func:`new_hdf5` does, and append its checksum when the block ends without an error."""
+    with new_hdf5(path, describe) as file:
+        yield file
     with path.open("rb") as raw:
         digest = hashlib.file_digest(raw, "sha256").hexdigest()
     with path.open("ab") as raw:

@@ -9,6 +9,7 @@ Axis letters: C CpGs, S samples, G genes, L bases.
 
 import hashlib
 import json
+import math
 import weakref
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -21,16 +22,17 @@ import pandas as pd
 
 from methyl_lightning.data.checks import (
     CPG_COLUMNS,
+    DATASETS,
     GENE_COLUMNS,
+    READS,
     SAMPLE_COLUMNS,
     SCHEMA_VERSION,
     check_store,
     dataset_digest,
-    datasets_of,
 )
 from methyl_lightning.data.keys import chromosome_keys, cpg_keys
 from methyl_lightning.data.rows import Rows, row_blocks
-from methyl_lightning.data.sealed import new_hdf5
+from methyl_lightning.data.sealed import sealed_hdf5
 from methyl_lightning.files import InputError, replacing
 
 ALPHABET = "ACGTN"
@@ -95,12 +97,17 @@ def encode_sequences(sequences: list[str]) -> np.ndarray:
     return table[np.frombuffer("".join(sequences).encode("ascii"), dtype=np.uint8)].reshape(len(sequences), -1)
 
 
-def _write_rows(file: h5py.File, name: str, dtype: type[np.generic], shape: tuple[int, ...], blocks: Any) -> None:
+def _blocks(matrix: Rows) -> Iterator[tuple[slice, np.ndarray]]:
+    n_rows, *columns = matrix.shape
+    for rows in row_blocks(n_rows, 4 * math.prod(columns)):
+        yield rows, matrix[rows]
+
+
+def _write_rows(dataset: h5py.Dataset, blocks: Iterator[tuple[slice, np.ndarray]]) -> None:
     """Write blocks of rows one after the other into a contiguous dataset, and the checksum of its bytes."""
-    dataset = file.create_dataset(name, shape=shape, dtype=dtype)
     digest = hashlib.sha256()
     for rows, block in blocks:
-        values = np.ascontiguousarray(block, dtype=dtype)
+        values = np.ascontiguousarray(block, dtype=dataset.dtype)
         dataset[rows] = values
         digest.update(values.data)
     dataset.attrs["sha256"] = digest.hexdigest()
@@ -108,9 +115,7 @@ def _write_rows(file: h5py.File, name: str, dtype: type[np.generic], shape: tupl
 
 def _steps(path: Path, cpgs: pd.DataFrame, samples: pd.DataFrame, beta_CS: Rows) -> Iterator[tuple[slice, np.ndarray]]:
     """Encode blocks of beta values and refuse a value outside 0…1; blocks of uint16 are steps already."""
-    n_cpgs, n_samples = beta_CS.shape
-    for rows in row_blocks(n_cpgs, 4 * n_samples):
-        block_CS = beta_CS[rows]
+    for rows, block_CS in _blocks(beta_CS):
         if block_CS.dtype == np.uint16:
             yield rows, block_CS
             continue
@@ -184,7 +189,22 @@ def write_store(
             f"{path}: expression of sample {samples['id'].iloc[s]!r}, gene {genes['id'].iloc[g]!r} "
             "is not a finite number; remove the gene or fill the value"
         )
-    with replacing(path, "store") as temporary, new_hdf5(temporary) as file:
+    n_cpgs, window = sequence_CL.shape
+    if annotation_CP is None:
+        annotation_CP = np.full((n_cpgs, len(ANNOTATION)), np.nan, dtype=np.float32)
+    matrices: dict[str, Rows] = {
+        "cpgs/sequence": sequence_CL,
+        "cpgs/annotation": annotation_CP,
+        "distances/indptr": distances.indptr_C,
+        "distances/gene": distances.gene_N,
+        "distances/bp": distances.bp_N,
+        "expression": expression_SG,
+        "beta": beta_CS,
+    }
+    if reads_CS is not None:
+        matrices["reads"] = reads_CS
+
+    def describe(file: h5py.File) -> None:
         for name, table, columns in (
             ("cpgs", cpgs, CPG_COLUMNS),
             ("genes", genes, GENE_COLUMNS),
@@ -196,30 +216,20 @@ def write_store(
                 group[column] = (
                     values.astype(str).to_numpy(dtype=h5py.string_dtype()) if kind is str else values.to_numpy(kind)
                 )
-        n_cpgs, window = sequence_CL.shape
-        windows = ((rows, sequence_CL[rows]) for rows in row_blocks(n_cpgs, window))
-        _write_rows(file, "cpgs/sequence", np.uint8, (n_cpgs, window), windows)
-        if annotation_CP is None:
-            annotation_CP = np.full((n_cpgs, len(ANNOTATION)), np.nan, dtype=np.float32)
-        _write_rows(file, "cpgs/annotation", np.float32, (n_cpgs, len(ANNOTATION)), [(slice(None), annotation_CP)])
-        file["distances/indptr"] = distances.indptr_C.astype(np.int64)
-        file["distances/gene"] = distances.gene_N.astype(np.int32)
-        file["distances/bp"] = distances.bp_N.astype(np.int32)
-        _write_rows(file, "expression", np.float32, expression_SG.shape, [(slice(None), expression_SG)])
+                group[column].attrs["sha256"] = dataset_digest(group[column])
+        for name, matrix in matrices.items():
+            file.create_dataset(name, matrix.shape, (DATASETS | READS)[name][0])
         file["expression"].attrs["units"] = units
-        _write_rows(file, "beta", np.uint16, tuple(beta_CS.shape), _steps(path, cpgs, samples, beta_CS))
-        if reads_CS is not None:
-            _write_rows(file, "reads", np.uint8, reads_CS.shape, [(slice(None), reads_CS)])
-        for dataset in (file[name] for name in datasets_of(file)):
-            if "sha256" not in dataset.attrs:
-                dataset.attrs["sha256"] = dataset_digest(dataset)
         file.attrs.update(
             schema_version=SCHEMA_VERSION,
             assembly=assembly,
             window=window,
             provenance=json.dumps(dict(provenance), sort_keys=True),
         )
-        file.flush()
+
+    with replacing(path, "store") as temporary, sealed_hdf5(temporary, describe) as file:
+        for name, matrix in matrices.items():
+            _write_rows(file[name], _steps(path, cpgs, samples, matrix) if name == "beta" else _blocks(matrix))
         file.attrs["complete"] = True
 
 

@@ -5,6 +5,7 @@ Legend: C CpGs, S samples.
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from methyl_lightning.command.run_folder import CONFIG, read_config
 from methyl_lightning.command.settings import check_arguments
 from methyl_lightning.data.distances import nearest_gene
-from methyl_lightning.data.sealed import seal
+from methyl_lightning.data.sealed import sealed_hdf5
 from methyl_lightning.data.splits import HEADLINE, TEST_VIEWS, Split, beta_variance, load_split
 from methyl_lightning.data.store import Store
 from methyl_lightning.dilution.run import check_levels, dilution_test, summarise
@@ -30,7 +31,7 @@ from methyl_lightning.metrics.bootstrap import bootstrap_grid, interval
 from methyl_lightning.metrics.calls import bootstrap_calls
 from methyl_lightning.metrics.table import write_csv
 from methyl_lightning.model.checkpoint import load_checkpoint, on_fastest_device
-from methyl_lightning.model.grid import predict_grid, to_anndata
+from methyl_lightning.model.grid import describe_h5ad, predict_grid, to_anndata
 from methyl_lightning.model.module import MethylationModule
 from methyl_lightning.prepare.ceiling import read_ceiling
 
@@ -83,9 +84,11 @@ def evaluate_model(
         data = to_anndata(store, *split.view(view), predicted_CS, measured_CS, view=view, checkpoint=checkpoint)
         data.var["pearson"] = metrics.pearson_per_cpg(measured_CS, predicted_CS)
         data.obs["pearson"] = metrics.pearson_per_sample(measured_CS, predicted_CS)
-        with replacing(folder / f"predictions_{view}.h5ad", "predictions") as path:
-            data.write_h5ad(path)
-            seal(path)
+        with (
+            replacing(folder / f"predictions_{view}.h5ad", "predictions") as path,
+            sealed_hdf5(path, partial(describe_h5ad, data=data, matrices=("X", "layers/measured"))) as file,
+        ):
+            file["X"][...], file["layers/measured"][...] = data.X, data.layers["measured"]
     title = f"{module.hparams['network']}, {', '.join(module.provenance['cohort'])}: unseen CpGs × unseen patients"
     figure = figures.predicted_against_measured(*grids[HEADLINE], title)
     save_figure(figure, folder / "figures" / f"predicted_against_measured_{HEADLINE}.png")

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import torch
@@ -125,6 +126,17 @@ def cpg_table(cpgs: pd.DataFrame, genes: pd.DataFrame, distances: Distances) -> 
     symbol_C = np.where(gene_C < 0, "", genes["symbol"].to_numpy(str)[gene_C])
     table = cpgs.assign(nearest_gene=symbol_C, nearest_bp=bp_C).set_index("id")
     return table.astype(dict.fromkeys(("chrom", "island", "nearest_gene"), "category"))
+
+
+def describe_h5ad(file: h5py.File, data: anndata.AnnData, matrices: Iterable[str], chunks: Any = None) -> None:
+    """Write all of AnnData but its matrices, and declare these by name: ``X``, ``layers/…``, float32."""
+    data = anndata.AnnData(obs=data.obs, var=data.var, obsm=data.obsm, uns=data.uns)
+    data.strings_to_categoricals()
+    anndata.io.write_elem(file, "/", data)
+    for name in matrices:
+        file.pop(name, None)
+        dataset = file.create_dataset(name, data.shape, np.float32, chunks=chunks)
+        dataset.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
 
 
 def to_anndata(

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import anndata
-import h5py
 import numpy as np
 import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
+from methyl_lightning.data.sealed import new_hdf5
 from methyl_lightning.data.store import UNKNOWN_POSITION
 from methyl_lightning.files import InputError, replacing, replacing_folder
 from methyl_lightning.metrics.table import without_formulas
+from methyl_lightning.model.grid import describe_h5ad
 from methyl_lightning.predict.prediction import Prepared, prepared
 
 SUFFIXES = (".h5ad", ".parquet")
@@ -84,16 +85,11 @@ def predict_to_file(
 
 
 def _h5ad_sink(ready: Prepared, path: Path, stack: ExitStack, intervals: bool) -> Sink:
-    anndata.AnnData(obs=ready.obs, var=ready.var, obsm=ready.obsm, uns=ready.uns).write_h5ad(path)
-    file = stack.enter_context(h5py.File(path, "r+"))
-    shape = (len(ready.obs), len(ready.var))
+    data = anndata.AnnData(obs=ready.obs, var=ready.var, obsm=ready.obsm, uns=ready.uns)
     bounded = intervals and bool(ready.calibrations)
     names = ["X", "layers/lower", "layers/upper"] if bounded else ["X"]
-    for name in names:
-        if name in file:
-            del file[name]
-        dataset = file.create_dataset(name, shape, "f4", chunks=tuple(map(min, CHUNK, shape)))
-        dataset.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    chunks = tuple(map(min, CHUNK, data.shape))
+    file = stack.enter_context(new_hdf5(path, lambda described: describe_h5ad(described, data, names, chunks)))
 
     def write(rows: slice, beta_SC: np.ndarray) -> None:
         file["X"][rows] = beta_SC

@@ -18,13 +18,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 from numpy.random import Generator
 from scipy.sparse import csr_array
 
 from methyl_lightning.data.distances import gene_distances, nearest_gene
-from methyl_lightning.data.sealed import new_hdf5
+from methyl_lightning.data.sealed import sealed_hdf5
 from methyl_lightning.data.store import Distances, write_store
 from methyl_lightning.files import replacing
 from methyl_lightning.prepare.ceiling import REGION_BP, to_beta, truth_path
@@ -155,20 +156,31 @@ def simulate(
     beta_CS[rng.random(beta_CS.shape) < missing] = np.nan
 
     truth = truth_path(store)
-    with replacing(truth, "truth") as temporary, new_hdf5(temporary) as file:
+    planted = {
+        "level": told_CS.astype(np.float32),
+        "samples/factor": factor_SK,
+        "drivers/gene": driver_D,
+        "drivers/effect": effect_D,
+        "cpgs/motif": motif_C,
+        "cpgs/island": zone[chrom_C, position_C] == ISLAND,
+        "cpgs/offset": offset_C,
+        "cpgs/response": response_CK,
+        "cpgs/spread": spread_C1[:, 0],
+        "cis/cpg": np.repeat(np.arange(n_cpgs), np.diff(cis.indptr_C)),
+        "cis/gene": cis.gene_N,
+        "cis/weight": weight_N,
+    }
+
+    def describe(file: h5py.File) -> None:
         file.attrs["settings"] = json.dumps(settings, sort_keys=True)
-        file["level"] = told_CS.astype(np.float32)
-        file["samples/factor"] = factor_SK
-        file["drivers/gene"] = driver_D
         file["drivers/motif"] = motifs
-        file["drivers/effect"] = effect_D
-        file["cpgs/motif"] = motif_C
-        file["cpgs/island"] = zone[chrom_C, position_C] == ISLAND
-        file["cpgs/offset"], file["cpgs/response"], file["cpgs/spread"] = offset_C, response_CK, spread_C1[:, 0]
+        for name, values in planted.items():
+            file.create_dataset(name, values.shape, values.dtype)
         file["cpgs/offset"].attrs["sd"], file["cpgs/spread"].attrs["median"] = OFFSET_SD, SPREAD
-        file["cis/cpg"] = np.repeat(np.arange(n_cpgs), np.diff(cis.indptr_C))
-        file["cis/gene"] = cis.gene_N
-        file["cis/weight"] = weight_N
+
+    with replacing(truth, "truth") as temporary, sealed_hdf5(temporary, describe) as file:
+        for name, values in planted.items():
+            file[name][...] = values
     write_store(
         store,
         cpgs=cpgs,

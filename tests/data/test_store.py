@@ -121,7 +121,7 @@ def test_killed_while_writing_leaves_the_former_store(tmp_path: Path, monkeypatc
     path = tmp_path / "store.h5"
     tiny_store(path)
     before = path.read_bytes()
-    monkeypatch.setattr("methyl_lightning.data.store.json.dumps", kill)  # the provenance comes after all arrays
+    monkeypatch.setattr("methyl_lightning.data.store._steps", kill)  # beta comes after all other arrays
     for name in ("store.h5", "new.h5"):
         with pytest.raises(Killed):
             tiny_store(tmp_path / name, assembly="hg38")
