@@ -50,7 +50,7 @@ def write_random_store(path: Path, n_cpgs: int, n_samples: int, n_genes: int) ->
         file.attrs.update(schema_version=SCHEMA_VERSION, assembly="hg19", window=WINDOW, provenance=provenance)
 
     with sealed_hdf5(path, describe) as file:
-        file["cpgs/annotation"][...] = np.nan
+        file["cpgs/annotation"][...] = np.full((n_cpgs, len(ANNOTATION)), np.nan, dtype=np.float32)
         file["distances/indptr"][...] = np.arange(n_cpgs + 1) * GENES_EACH
         file["distances/gene"][...] = rng.integers(n_genes, size=n_cpgs * GENES_EACH, dtype=np.int32)
         file["distances/bp"][...] = rng.integers(-20_000, 20_000, size=n_cpgs * GENES_EACH, dtype=np.int32)

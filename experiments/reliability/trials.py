@@ -222,7 +222,7 @@ def full_disks(base: Baseline, work: Path, rng: np.random.Generator, n: int) -> 
     """Let each command write onto a disk that is too small at another place each time; then make room and go on."""
     for name, overrides in WRITERS.items():
         needed = _needed(work, name, overrides)
-        for share in np.linspace(0.02, 0.97, n):
+        for share in 0.02 + 0.95 * (np.arange(n) + rng.random(n)) / n:
             disk = Disk(work / "disk", f"{max(4096, int(needed * share))}")
             try:
                 ended = run(name, overrides, work)

@@ -84,6 +84,11 @@ def sealed_hdf5(path: Path, describe: Callable[[h5py.File], object]) -> Iterator
     """Open a file as :func:`new_hdf5` does, and append its checksum when the block ends without an error."""
     with new_hdf5(path, describe) as file:
         yield file
+    seal(path)
+
+
+def seal(path: Path) -> None:
+    """Append the checksum of what a file holds."""
     with path.open("rb") as raw:
         digest = hashlib.file_digest(raw, "sha256").hexdigest()
     with path.open("ab") as raw:
