@@ -3,11 +3,12 @@
 import io
 import logging
 import os
+import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -188,6 +189,17 @@ def reorder(store: Store, path: Path, cpg_C: np.ndarray, sample_S: np.ndarray) -
         beta_CS=has["beta_CS"][cpg_C][:, sample_S],
         annotation_CP=has["annotation_CP"][cpg_C],
     )
+
+
+@contextmanager
+def largest_file(n_bytes: int) -> Iterator[None]:
+    """Let no file become larger, as if the disk had no more room."""
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, former[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
 
 
 def tiny_store(path: Path, **changes: Any) -> Store:

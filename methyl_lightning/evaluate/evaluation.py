@@ -84,10 +84,8 @@ def evaluate_model(
         data = to_anndata(store, *split.view(view), predicted_CS, measured_CS, view=view, checkpoint=checkpoint)
         data.var["pearson"] = metrics.pearson_per_cpg(measured_CS, predicted_CS)
         data.obs["pearson"] = metrics.pearson_per_sample(measured_CS, predicted_CS)
-        with (
-            replacing(folder / f"predictions_{view}.h5ad", "predictions") as path,
-            sealed_hdf5(path, partial(describe_h5ad, data=data, matrices=("X", "layers/measured"))) as file,
-        ):
+        describe = partial(describe_h5ad, matrices=("X", "layers/measured"), obs=data.obs, var=data.var, uns=data.uns)
+        with replacing(folder / f"predictions_{view}.h5ad", "predictions") as path, sealed_hdf5(path, describe) as file:
             file["X"][...], file["layers/measured"][...] = data.X, data.layers["measured"]
     title = f"{module.hparams['network']}, {', '.join(module.provenance['cohort'])}: unseen CpGs × unseen patients"
     figure = figures.predicted_against_measured(*grids[HEADLINE], title)

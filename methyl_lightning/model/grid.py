@@ -128,9 +128,11 @@ def cpg_table(cpgs: pd.DataFrame, genes: pd.DataFrame, distances: Distances) -> 
     return table.astype(dict.fromkeys(("chrom", "island", "nearest_gene"), "category"))
 
 
-def describe_h5ad(file: h5py.File, data: anndata.AnnData, matrices: Iterable[str], chunks: Any = None) -> None:
-    """Write all of AnnData but its matrices, and declare these by name: ``X``, ``layers/…``, float32."""
-    data = anndata.AnnData(obs=data.obs, var=data.var, obsm=data.obsm, uns=data.uns)
+def describe_h5ad(
+    file: h5py.File, matrices: Iterable[str], chunks: tuple[int, ...] | None = None, **parts: Any
+) -> None:
+    """Write the ``obs``, ``var``, … of AnnData, and declare its float32 matrices by name: ``X``, ``layers/…``."""
+    data = anndata.AnnData(**parts)
     data.strings_to_categoricals()
     anndata.io.write_elem(file, "/", data)
     for name in matrices:

@@ -6,10 +6,10 @@ Legend: C CpGs, S samples, R groups.
 import re
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import anndata
 import numpy as np
 import pandas as pd
 import pyarrow
@@ -85,11 +85,11 @@ def predict_to_file(
 
 
 def _h5ad_sink(ready: Prepared, path: Path, stack: ExitStack, intervals: bool) -> Sink:
-    data = anndata.AnnData(obs=ready.obs, var=ready.var, obsm=ready.obsm, uns=ready.uns)
+    parts = {"obs": ready.obs, "var": ready.var, "obsm": ready.obsm, "uns": ready.uns}
     bounded = intervals and bool(ready.calibrations)
     names = ["X", "layers/lower", "layers/upper"] if bounded else ["X"]
-    chunks = tuple(map(min, CHUNK, data.shape))
-    file = stack.enter_context(new_hdf5(path, lambda described: describe_h5ad(described, data, names, chunks)))
+    chunks = tuple(map(min, CHUNK, (len(ready.obs), len(ready.var))))
+    file = stack.enter_context(new_hdf5(path, partial(describe_h5ad, matrices=names, chunks=chunks, **parts)))
 
     def write(rows: slice, beta_SC: np.ndarray) -> None:
         file["X"][rows] = beta_SC

@@ -1,9 +1,6 @@
 """The disk has room for a whole HDF5 file before it is written, and not much more; or it is one line."""
 
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +8,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import files, rewrite, tiny_store
+from conftest import files, largest_file, rewrite, tiny_store
 
 from methyl_lightning.data.sealed import new_hdf5
 from methyl_lightning.data.store import Distances, Store
@@ -30,17 +27,6 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(os, "posix_fallocate", noted)
     return sizes
-
-
-@contextmanager
-def largest_file(n_bytes: int) -> Iterator[None]:
-    """Let no file become larger, as if the disk had no more room."""
-    former = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, former[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, former)
 
 
 def store_of(path: Path, n_cpgs: int, n_samples: int, n_genes: int, words: list[str], **changes: Any) -> Store:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import command, files, process
+from conftest import command, files, largest_file, process
 
 import methyl_lightning
 from methyl_lightning import predict as package
@@ -184,6 +184,17 @@ def test_groups_are_means_ready_for_a_genome_browser(checkpoint: Path, store: St
     bed = pd.read_csv(folder / "in_situ.bedGraph", sep="\t", header=None)
     assert bed.equals(bed.sort_values([0, 1])) and not bed.duplicated([0, 1]).any()
     assert (bed[2] == bed[1] + 1).all() and len(bed) == len(store.cpgs.drop_duplicates(["chrom", "position"]))
+
+
+@pytest.mark.parametrize("name", ["out.h5ad", "out.parquet"])
+@pytest.mark.parametrize("n_bytes", [5_000, 50_000])
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    checkpoint: Path, store: Store, tmp_path: Path, name: str, n_bytes: int
+) -> None:
+    refused = rf"{name}: predictions not written \(.*File too large.*\); the former one, if any, stands$"
+    with largest_file(n_bytes), pytest.raises(InputError, match=refused):
+        predict_to_file(tmp_path / name, checkpoint, section(store), groupby="label", **OWN)
+    assert not files(tmp_path)
 
 
 def test_exported_folder_predicts_alike_and_refuses_to_overwrite(workplace: Path, store: Store, tmp_path: Path) -> None:
