@@ -135,8 +135,9 @@ def describe_h5ad(
     data = anndata.AnnData(**parts)
     data.strings_to_categoricals()
     anndata.io.write_elem(file, "/", data)
-    for name in matrices:
+    for name in ("X", "raw"):  # written as none, which an anndata before 0.12 cannot read
         file.pop(name, None)
+    for name in matrices:
         dataset = file.create_dataset(name, data.shape, np.float32, chunks=chunks)
         dataset.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import anndata
+import h5py
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -144,6 +145,8 @@ def test_output_opens_in_scanpy_and_a_section_is_drawn(checkpoint: Path, store: 
     assert result.status == 0, result.err
     for words in ("40 of the checkpoint's 40 (100.0%)", "units: log2 (as told)", "cover: test_cpg-train_sample"):
         assert words in result.out
+    with h5py.File(tmp_path / "methylation.h5ad") as file:
+        assert "raw" not in file  # none of it, which a former anndata cannot read
     data = scanpy.read_h5ad(tmp_path / "methylation.h5ad")
     assert (
         data.obsm["spatial"].shape == (len(data), 2)
