@@ -152,10 +152,14 @@ def test_check_needs_a_store(tmp_path: Path) -> None:
 
 
 def test_a_store_needs_no_source_to_be_trained_on(tmp_path: Path, store_path: Path) -> None:
-    given = ["data=grid", "data.name=given", "model=cpg_mean", "hydra.run.dir=run"]
-    result = command("train", [*given, f"data.store={store_path}"], tmp_path)
+    given = ["data=grid", "data.name=given", "model=cpg_mean"]
+    result = command("train", [*given, f"data.store={store_path}", "hydra.run.dir=run"], tmp_path)
     assert result.status == 0, result.err
-    assert_refused(command("train", [*given, "data.store=none.h5"], tmp_path), "none.h5: no such store", "data=NAME")
+    assert_refused(
+        command("train", [*given, "data.store=none.h5", "hydra.run.dir=none"], tmp_path),
+        "none.h5: no such store",
+        "data=NAME",
+    )
 
 
 def test_only_public_cohorts_are_fetched(tmp_path: Path) -> None:
