@@ -1,5 +1,7 @@
 """Mutants equal windows predicted whole, on both strands, and mutating finds a planted motif."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,19 @@ from fitted import inputs, trained
 
 from methyl_lightning.data.batches import read_cpgs, read_expression
 from methyl_lightning.data.datamodule import GridDataModule
-from methyl_lightning.interpret.mutagenesis import as_unseen, insert, mutant_features, mutate, reverse_complement
+from methyl_lightning.interpret.mutagenesis import (
+    TILE_GENES,
+    as_unseen,
+    attend,
+    factor_type,
+    insert,
+    mutant_layer,
+    mutate,
+    reverse_complement,
+)
 from methyl_lightning.interpret.recovery import read_truth, recover_sites
 from methyl_lightning.networks import CpgFeatures
+from methyl_lightning.networks.levy_jurgenson import Attention
 from methyl_lightning.networks.sequence import SequenceConvolution
 
 
@@ -19,7 +31,7 @@ def test_the_other_strand_has_the_cpg_at_the_same_place() -> None:
 
 
 @pytest.mark.parametrize("window", [10, 20, 47, 100])
-def test_features_of_mutants_equal_those_of_whole_windows(window: int) -> None:
+def test_a_layer_on_features_of_mutants_equals_that_on_whole_windows(window: int) -> None:
     torch.manual_seed(0)
     convolution = SequenceConvolution(window).eval()
     sequence_L = torch.randint(0, 4, (window,), dtype=torch.uint8)
@@ -28,10 +40,38 @@ def test_features_of_mutants_equal_those_of_whole_windows(window: int) -> None:
     mutant_ML = sequence_L.repeat(4 * window, 1)
     mutant_ML[torch.arange(4 * window), position_M] = letter_M.to(torch.uint8)
     with torch.no_grad():
-        found = mutant_features(convolution, sequence_L, position_M, letter_M)
-        torch.testing.assert_close(found, convolution(mutant_ML))
+        layer = torch.nn.Linear(convolution.n_out, 7)
+        found = mutant_layer(convolution, layer, sequence_L, position_M, letter_M)
+        torch.testing.assert_close(found, layer(convolution(mutant_ML)))
 
 
+@pytest.mark.parametrize(("kind", "precision"), [(torch.float32, 1e-4), (torch.bfloat16, 2**-7)])
+def test_a_change_of_attention_is_as_precise_as_its_factors(kind: torch.dtype, precision: float) -> None:
+    torch.manual_seed(0)
+    n_genes, n_mutants = TILE_GENES + 300, 50
+    rest = Attention(torch.nn.Identity(), 20, n_genes).eval().requires_grad_(False).rest
+    rest[2].weight *= 3
+    whole_1H = torch.randn(1, 20)
+    hidden_MH = whole_1H + 0.01 * torch.randn(n_mutants, 20)
+    value_RG = torch.randn(8, n_genes)
+    tiles = [(tile, tile.to(kind)) for tile in value_RG.split(TILE_GENES, 1)]
+    whole_1R, product_MR = attend(rest, whole_1H, torch.cat([whole_1H, hidden_MH]), tiles).split([1, n_mutants])
+    expected_MR = deepcopy(rest).double()(torch.cat([whole_1H, hidden_MH]).double()) @ value_RG.T.double()
+    torch.testing.assert_close(whole_1R.double(), expected_MR[:1], rtol=1e-5, atol=0)
+    change_MR, expected_MR = product_MR - whole_1R, expected_MR[1:] - expected_MR[:1]
+    assert (change_MR - expected_MR).abs().max() < precision * expected_MR.abs().max()
+
+
+def test_factors_are_rounded_where_the_processor_multiplies_them_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    for can, expected in (({"avx512_bf16": True}, torch.bfloat16), ({"avx512_bf16": False}, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda can=can: can, raising=False)
+        assert factor_type(torch.zeros(1)) == expected
+        assert factor_type(torch.zeros(1, dtype=torch.float64)) == torch.float64
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert factor_type(torch.zeros(1)) == torch.float32
+
+
+@pytest.mark.parametrize("rounds", [False, True])
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
@@ -42,7 +82,10 @@ def test_features_of_mutants_equal_those_of_whole_windows(window: int) -> None:
         ("MethylationFactors", {}),
     ],
 )
-def test_mutants_equal_windows_predicted_whole(name: str, settings: dict, datamodule: GridDataModule) -> None:
+def test_mutants_equal_windows_predicted_whole(
+    name: str, settings: dict, rounds: bool, datamodule: GridDataModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": rounds}, raising=False)
     network = trained(name, datamodule, **settings).module.network
     _, samples = inputs(datamodule, trained(name, datamodule, **settings).module)
     cpg = read_cpgs(datamodule.store, np.array([4]))
