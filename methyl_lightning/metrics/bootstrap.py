@@ -62,6 +62,14 @@ class Difference(NamedTuple):
     p: float
 
 
+class JointBins(NamedTuple):
+    """The bin of each cell among n_x bins of measured × n_y bins of predicted values; n_x · n_y where missing."""
+
+    joint_AB: np.ndarray
+    n_x: int
+    n_y: int
+
+
 def bootstrap_grid(
     measured_CS: np.ndarray,
     predicted_CS: np.ndarray,
@@ -115,16 +123,18 @@ def bootstrap_grid(
     unit_S = np.full(len(patient_S), -1)
     unit_S[known_S] = np.unique(np.asarray(patient_S)[known_S], return_inverse=True)[1]
     unit_C = np.where(known_C, np.cumsum(known_C) - 1, -1)
+    bins = _joint_bins(measured_CS, predicted_CS)
     resampled: dict[str, dict[str, np.ndarray]] = {"patients": {}, "cpgs": {}}
     if "patients" in over and unit_S.max() > 0:
         rng = np.random.default_rng(seed)
         weight_RS = draw(unit_S, n_resamples, rng)
-        resampled["patients"] = _resample(pairs, weight_RS, ("mas_pcc", "mas_pcc_centred"), value, rng)
+        resampled["patients"] = _resample(pairs, bins, weight_RS, ("mas_pcc", "mas_pcc_centred"), value, rng)
     if "cpgs" in over and unit_C.max() > 0:
         rng = np.random.default_rng([seed, 1])
         weight_RC = draw(unit_C, n_resamples, rng)
         turned = {name: (measured.T, predicted.T) for name, (measured, predicted) in pairs.items()}
-        resampled["cpgs"] = _resample(turned, weight_RC, ("mac_pcc",), value, rng)
+        turned_bins = bins._replace(joint_AB=bins.joint_AB.T)
+        resampled["cpgs"] = _resample(turned, turned_bins, weight_RC, ("mac_pcc",), value, rng)
     nothing = np.full(n_resamples, math.nan)
     return {
         name: Bootstrap(value[name], *(resampled[unit].get(name, nothing) for unit in ("patients", "cpgs")))
@@ -229,6 +239,7 @@ def some_rows(measured_AB: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _resample(
     pairs: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    bins: JointBins,
     weight_RB: np.ndarray,
     over_rows: tuple[str, ...],
     value: Mapping[str, float],
@@ -246,7 +257,7 @@ def _resample(
         "mae": error_R / count_R,
         "mse": square_R / count_R,
         "pearson": metrics.correlation_of_sums(sums_RM[:, 2:].T, centres),
-        "spearman": _resampled_spearman(measured_AB, predicted_AB, weight_RB, value["spearman"]),
+        "spearman": _resampled_spearman(bins, weight_RB, value["spearman"]),
     }
     for name, pair in pairs.items():
         if name in over_rows:
@@ -305,30 +316,37 @@ def _bin_edges(values_AB: np.ndarray, mask_AB: np.ndarray) -> np.ndarray:
     return np.unique(np.concatenate([edges, below]))[:-1]
 
 
-def _resampled_spearman(
-    measured_AB: np.ndarray, predicted_AB: np.ndarray, weight_RB: np.ndarray, value: float
-) -> np.ndarray:
+def _joint_bins(measured_AB: np.ndarray, predicted_AB: np.ndarray) -> JointBins:
+    """Count cells in bins of both sides at once."""
+    mask_AB = ~np.isnan(measured_AB)
+    edges = [_bin_edges(grid_AB, mask_AB) for grid_AB in (measured_AB, predicted_AB)]
+    n_x, n_y = (len(one) + 1 for one in edges)
+    joint_AB = np.empty(mask_AB.shape, np.min_scalar_type(n_x * n_y))
+    for rows in pieces(*mask_AB.shape):
+        x_AB, y_AB = (
+            np.searchsorted(one, grid_AB[rows]) for one, grid_AB in zip(edges, (measured_AB, predicted_AB), strict=True)
+        )
+        joint_AB[rows] = np.where(mask_AB[rows], x_AB * n_y + y_AB, n_x * n_y)
+    return JointBins(joint_AB, n_x, n_y)
+
+
+def _resampled_spearman(bins: JointBins, weight_RB: np.ndarray, value: float) -> np.ndarray:
     """Pooled Spearman of each resample, from midranks of bins: float64 [R].
 
     What binning changes in the grid as it is gets subtracted, so that only its effect on differences remains.
     """
-    mask_AB = ~np.isnan(measured_AB)
-    edges = [_bin_edges(grid_AB, mask_AB) for grid_AB in (measured_AB, predicted_AB)]
-    n_x, n_y = (len(one) + 1 for one in edges)
+    joint_AB, n_x, n_y = bins
+    n_joint = n_x * n_y
     weight_RB = np.concatenate([np.ones_like(weight_RB[:1]), weight_RB])
     found = []
-    for part in pieces(len(weight_RB), n_x * n_y):
-        count_JR = np.zeros((n_x * n_y, len(weight_RB[part])))
-        for columns in pieces(mask_AB.shape[1], len(mask_AB)):
-            known_BA = mask_AB[:, columns].T
-            x_N, y_N = (
-                np.searchsorted(one, grid_AB[:, columns].T[known_BA])
-                for one, grid_AB in zip(edges, (measured_AB, predicted_AB), strict=True)
-            )
-            column_N = np.repeat(np.arange(len(known_BA)), known_BA.sum(axis=1))
-            at = (x_N * n_y + y_N, column_N)
-            joint_JB = csr_array((np.ones(len(x_N)), at), shape=(n_x * n_y, len(known_BA)))
-            count_JR += joint_JB @ weight_RB[part, columns].T.astype(np.float64)
+    for part in pieces(len(weight_RB), n_joint, VALUES_IN_MEMORY):
+        count_JR = np.zeros((n_joint, len(weight_RB[part])))
+        for columns in pieces(joint_AB.shape[1], len(joint_AB), VALUES_IN_MEMORY):
+            joint_BA = joint_AB[:, columns].T
+            known_BA = joint_BA < n_joint
+            at = (joint_BA[known_BA].astype(np.int32), np.repeat(np.arange(len(joint_BA)), known_BA.sum(axis=1)))
+            joint_JB = csr_array((np.ones(len(at[0]), np.int32), at), shape=(n_joint, len(joint_BA)))
+            count_JR += joint_JB @ weight_RB[part, columns].T.astype(np.int32)  # a piece has fewer than 2^31 cells
         found.append(_spearman_of_counts(count_JR.reshape(n_x, n_y, -1)))
     rho_R = np.concatenate(found)
     return np.clip(rho_R[1:] + (value - rho_R[0]), -1, 1)

@@ -24,6 +24,7 @@ RELATIVE_NOISE = 1e-5
 BATCH_SIZE = 50
 N_BATCHES = 1000
 VALUES_IN_MEMORY = 2**22
+VALUES_IN_CACHE = 2**20  # what passes over a grid take at once: larger pieces take half as long again
 TURNS, STILL = 50, 1e-7  # a shift that moves by less stays: far below the store's beta step
 
 # gives the same pairs of float [C, S] arrays, measured (NaN missing) and predicted, each time: some CpGs, all samples
@@ -223,7 +224,7 @@ def median(values: np.ndarray) -> float:
     return float(np.median(defined)) if len(defined) else math.nan
 
 
-def pieces(n: int, each: int, most: int = VALUES_IN_MEMORY) -> Iterator[slice]:
+def pieces(n: int, each: int, most: int = VALUES_IN_CACHE) -> Iterator[slice]:
     """Cut n rows of ``each`` values into slices that hold at most ``most`` values (one row at least)."""
     step = max(1, most // max(each, 1))
     return (slice(first, first + step) for first in range(0, n, step))
