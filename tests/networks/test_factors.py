@@ -248,6 +248,16 @@ def test_pairs_are_cells_of_the_grid(module: MethylationModule, cohort: GridData
     torch.testing.assert_close(grid.diagonal(), pairs, rtol=1e-4, atol=1e-5)
 
 
+def test_a_cpg_is_predicted_alone_as_among_others() -> None:
+    loadings, (chrom, position) = Loadings(100), places(100, 25)
+    features = 10 * normal(100, 60).float()
+    loadings.fit(features, chrom, position, normal(100, 3, seed=1).float())
+    unknown = torch.full((100,), -1)
+    together = loadings(features, unknown, unknown)
+    alone = torch.cat([loadings(features[i : i + 1], unknown[:1], unknown[:1]) for i in range(100)])
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
+
+
 def test_checkpoint_gives_the_same_predictions_without_the_store(
     module: MethylationModule, cohort: GridDataModule, tmp_path: Path
 ) -> None:

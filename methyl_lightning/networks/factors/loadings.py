@@ -92,7 +92,7 @@ class Loadings(nn.Module):
         n_cpgs = len(features_CP)
         kept_M = torch.randperm(n_cpgs, generator=torch.Generator().manual_seed(n_cpgs))[: self.n_inducing]
         self.inducing_MP = features_CP[kept_M.sort().values]
-        value_M, vector_MM = torch.linalg.eigh(torch.exp(-torch.cdist(self.inducing_MP, self.inducing_MP)).double())
+        value_M, vector_MM = torch.linalg.eigh(self._kernel(self.inducing_MP))
         large_M = value_M > SMALLEST * value_M[-1]
         basis_MM = vector_MM[:, large_M] / value_M[large_M].sqrt()
 
@@ -102,7 +102,7 @@ class Loadings(nn.Module):
         gram_FMM = torch.zeros(N_FOLDS, len(basis_MM), len(basis_MM), dtype=torch.float64)
         moment_FMT = torch.zeros(N_FOLDS, len(basis_MM), scaled_CT.shape[1], dtype=torch.float64)
         for rows in slices(n_cpgs):
-            kernel_CM = self._kernel(features_CP[rows]).double()
+            kernel_CM = self._kernel(features_CP[rows])
             for f in range(N_FOLDS):
                 of_CM = kernel_CM[fold_C[rows] == f]
                 gram_FMM[f] += of_CM.T @ of_CM
@@ -111,7 +111,7 @@ class Loadings(nn.Module):
         without_FMT, weight_MT = _fit_by_folds(basis_MM.T @ gram_FMM @ basis_MM, basis_MM.T @ moment_FMT)
         without_FMT = basis_MM @ without_FMT
         out_CT = torch.cat(
-            [_by_fold(self._kernel(features_CP[rows]).double(), without_FMT, fold_C[rows]) for rows in slices(n_cpgs)]
+            [_by_fold(self._kernel(features_CP[rows]), without_FMT, fold_C[rows]) for rows in slices(n_cpgs)]
         )
         self.weight_MT = ((basis_MM @ weight_MT) * deviation_T).float()
         self._fit_kriging(chrom_C, position_C, (scaled_CT - out_CT).float())
@@ -119,7 +119,8 @@ class Loadings(nn.Module):
         return (out_CT * deviation_T + self.mean_T).float()
 
     def _kernel(self, features_CP: Tensor) -> Tensor:
-        return torch.exp(-torch.cdist(features_CP, self.inducing_MP))
+        # in float32 distances near 0 would be wrong by up to .01, and by another amount among more CpGs
+        return torch.exp(-torch.cdist(features_CP.double(), self.inducing_MP.double()))
 
     def _fit_kriging(self, chrom_C: Tensor, position_C: Tensor, residual_CT: Tensor) -> None:
         """Keep the residuals in the order of the genome, and choose the noise by leaving each CpG out."""
@@ -164,7 +165,7 @@ class Loadings(nn.Module):
         """Predict the targets of CpGs: [C, T]."""
         row_CK, known_CK = self._neighbours(chrom_C, position_C)
         near_CT = self._krige(chrom_C, position_C, row_CK, known_CK, float(self.noise))
-        return self.mean_T + self._kernel(features_CP) @ self.weight_MT + near_CT
+        return self.mean_T + self._kernel(features_CP).float() @ self.weight_MT + near_CT
 
 
 def slices(n: int, size: int = ROWS) -> list[slice]:
