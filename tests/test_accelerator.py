@@ -1,4 +1,7 @@
-"""On a GPU: what the commands give there is what they give on the processor, and a run that stopped goes on."""
+"""On a GPU: what the commands give there is what they give on the processor, and a run that stopped goes on.
+
+``METHYL_LIGHTNING_GPU=1 python -m pytest tests/test_accelerator.py``; all other tests leave a GPU alone.
+"""
 
 import json
 from pathlib import Path
@@ -16,7 +19,7 @@ from methyl_lightning.data.datamodule import GridDataModule
 from methyl_lightning.data.store import Store
 from methyl_lightning.model.grid import predict_grid
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and METHYL_LIGHTNING_GPU=1")
 GPU = "trainer.accelerator=gpu"
 NETWORKS = sorted(
     name
