@@ -1,4 +1,4 @@
-"""A job that SLURM puts back into its queue saves at the end of its step, finds its run folder again, and goes on."""
+"""A job that is put back into its queue saves at the end of its step, finds its run folder again, and goes on."""
 
 import os
 import signal
@@ -13,7 +13,8 @@ from omegaconf import DictConfig, open_dict
 
 from methyl_lightning.train.resume import BEST
 
-JOB, RESTARTS = "SLURM_JOB_ID", "SLURM_RESTART_COUNT"  # a job keeps its number when it is put back
+# a job keeps its number when it is put back; submitit's jobs on this machine run once but for that
+JOB, RESTARTS, LOCAL_JOB = "SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SUBMITIT_LOCAL_JOB_ID"
 SAVED = ("hpc_ckpt_*.ckpt", "last.ckpt")  # at the signal by Lightning, and at each validation
 
 
@@ -65,14 +66,16 @@ class SaveAtStep(Callback):
 
 
 def mark_job(folder: Path) -> None:
-    """Write into a run folder which job of SLURM it is, if any."""
-    if JOB in os.environ:
-        _mark(folder).touch()
+    """Write into a run folder which job it is, if any."""
+    if (mark := _mark(folder)) is not None:
+        mark.touch()
 
 
 def was_here(folder: Path) -> bool:
     """Tell whether a folder is of this job before it was put back into the queue."""
-    return JOB in os.environ and int(os.environ.get(RESTARTS, "0")) > 0 and _mark(folder).is_file()
+    mark = _mark(folder)
+    again = JOB not in os.environ or int(os.environ.get(RESTARTS, "0")) > 0
+    return mark is not None and again and mark.is_file()
 
 
 def requeued_checkpoint(folder: Path) -> Path | None:
@@ -87,8 +90,11 @@ def remove_saved(folder: Path) -> None:
         path.unlink()
 
 
-def _mark(folder: Path) -> Path:
-    return folder / f".slurm_{os.environ[JOB]}"
+def _mark(folder: Path) -> Path | None:
+    for name, kind in ((JOB, "slurm"), (LOCAL_JOB, "local")):
+        if name in os.environ:
+            return folder / f".{kind}_{os.environ[name]}"
+    return None
 
 
 def _age(path: Path) -> int:

@@ -85,3 +85,23 @@ def test_a_job_that_slurm_puts_back_goes_on(workplace: Path, tmp_path: Path, swe
     ends = [torch.load(folder / "last.ckpt", weights_only=True) for folder in (saved.parent, tmp_path / "runs/other")]
     assert all(torch.equal(value, ends[1]["state_dict"][name]) for name, value in ends[0]["state_dict"].items())
     assert ends[0]["callbacks"]["Pace"] == ends[1]["callbacks"]["Pace"]
+
+
+def test_a_job_of_this_machine_that_submitit_starts_again_goes_on(workplace: Path, tmp_path: Path) -> None:
+    (tmp_path / "stores").symlink_to(workplace / "stores")
+    place = ["--multirun", "hydra.sweep.dir=sweep", *MODEL]
+    step = MethylationModule.training_step
+
+    def out_of_time(module: MethylationModule, *batch: object) -> object:
+        if module.global_step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(module, *batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MethylationModule, "training_step", out_of_time)
+        assert command("train", place, tmp_path, SUBMITIT_LOCAL_JOB_ID="9").status == 128 + signal.SIGTERM
+    (tmp_path / "sweep" / "multirun.yaml").unlink()
+    assert "sweep/0: holds another run" in command("train", place, tmp_path, SUBMITIT_LOCAL_JOB_ID="10").err
+    (tmp_path / "sweep" / "multirun.yaml").unlink()
+    again = command("train", place, tmp_path, SUBMITIT_LOCAL_JOB_ID="9")
+    assert again.status == 0 and "step 2/6" not in again.err and "step 6/6" in again.err
