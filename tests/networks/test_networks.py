@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from methyl_lightning.networks import Constant, CpgFeatures, LevyJurgenson, SequenceOnly
 from methyl_lightning.networks.contract import MethylationNetwork
+from methyl_lightning.networks.levy_jurgenson import distinct_rows
 
 N_CPGS, N_SAMPLES, N_GENES, WINDOW = 5, 7, 31, 64
 
@@ -200,6 +201,21 @@ def test_expression_has_a_gradient_when_asked():
     assert torch.autograd.gradcheck(
         lambda rows: network.combine(encoding, network.encode_samples(rows)), expression[:2].requires_grad_()
     )
+
+
+def test_equal_rows_are_taken_together():
+    rows = [([3, 5], [1.0, -0.5]), ([], []), ([3], [1.0]), ([3, 5], [1.0, -0.5]), ([], []), ([3, 5], [1.0, 0.5])]
+    index = torch.tensor([column for columns, _ in rows for column in columns])
+    value = torch.tensor([one for _, values in rows for one in values])
+    offset = torch.tensor([0, *(len(columns) for columns, _ in rows[:-1])]).cumsum(0)
+    (distinct_index, distinct_offset, distinct_value), row = distinct_rows(index, offset, value)
+    assert len(distinct_offset) == 4 and row[0] == row[3] and row[1] == row[4]
+    ends = [*distinct_offset.tolist()[1:], len(distinct_index)]
+    for (columns, values), which in zip(rows, row.tolist(), strict=True):
+        entries = slice(int(distinct_offset[which]), ends[which])
+        assert distinct_index[entries].tolist() == columns and distinct_value[entries].tolist() == values
+    nothing = distinct_rows(index[:0], torch.zeros(3, dtype=torch.int64), value[:0])
+    assert len(nothing[0][1]) == 1 and nothing[1].tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("build", [partial(LevyJurgenson, N_GENES, WINDOW), Constant, partial(SequenceOnly, WINDOW)])
