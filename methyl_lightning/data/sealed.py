@@ -7,6 +7,7 @@ HDF5 leaves alone what stands behind its own end until a file is written into; t
 that someone edits on purpose has no seal any more.
 """
 
+import errno
 import hashlib
 import math
 import os
@@ -53,8 +54,7 @@ def new_hdf5(path: Path, describe: Callable[[h5py.File], object]) -> Iterator[h5
         file.flush()
         described, n_bytes = file.id.get_file_image(), _bytes_to_fill(file)
     with path.open("wb") as raw:
-        if hasattr(os, "posix_fallocate"):  # not on macOS
-            os.posix_fallocate(raw.fileno(), 0, len(described) + n_bytes + ATTRIBUTES_BYTES)
+        _ask_for_room(raw.fileno(), len(described) + n_bytes + ATTRIBUTES_BYTES)
         raw.write(described)
     del described
     try:
@@ -62,6 +62,15 @@ def new_hdf5(path: Path, describe: Callable[[h5py.File], object]) -> Iterator[h5
             yield file
     except RuntimeError as error:  # as h5py calls a full disk that it meets while closing
         raise OSError(error) from error
+
+
+def _ask_for_room(descriptor: int, n_bytes: int) -> None:
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        try:
+            os.posix_fallocate(descriptor, 0, n_bytes)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):  # some file systems cannot be asked
+                raise
 
 
 def _bytes_to_fill(file: h5py.File) -> int:

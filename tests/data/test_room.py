@@ -1,5 +1,6 @@
 """The disk has room for a whole HDF5 file before it is written, and not much more; or it is one line."""
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -88,3 +89,11 @@ def test_a_store_without_room_is_one_line_and_leaves_nothing(store_path: Path, t
     ):
         rewrite(store, path)
     assert files(tmp_path) == {"store.h5"} and path.read_text() == "former"
+
+
+def test_a_file_system_that_cannot_be_asked_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(os, "posix_fallocate", unsupported)
+    assert len(tiny_store(tmp_path / "store.h5").cpgs) == 3
