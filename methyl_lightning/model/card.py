@@ -81,7 +81,8 @@ def calibrate_depths(module: MethylationModule, store: Store, split: Split) -> l
     for name, views in CALIBRATED.items():
         rows = [_rows(split, view) for view in views]
         measured = [store.beta(*of) for of in rows]
-        thinned = zip(*(_thinned(module, store, estimator, *of) for of in rows), strict=True)
+        # one view after the other, as each keeps its encoded CpGs as long as it lasts
+        thinned = zip(*(list(_thinned(module, store, estimator, *of)) for of in rows), strict=True)
         for entry, predicted in zip(entries, thinned, strict=True):
             calibration = calibrate_grid(measured[0], predicted[0])
             covered = round(coverage(calibration, measured[1].ravel(), predicted[1].ravel()), 4)

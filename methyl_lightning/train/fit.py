@@ -179,4 +179,5 @@ def _best(module: MethylationModule, trainer: L.Trainer, path: str) -> Methylati
         )
     module.zero_grad()  # gradients and moments are three times the weights, and testing needs neither
     trainer.strategy.optimizers = []
+    module.to("meta")  # its weights are not those of the best step
     return load_checkpoint(path)
