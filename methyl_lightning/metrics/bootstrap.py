@@ -233,7 +233,8 @@ def grid_values(measured_CS: np.ndarray, predicted_CS: np.ndarray, seed: int, ba
 def some_rows(measured_AB: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw rows at random until they have ``LARGE`` cells."""
     order_A = rng.permutation(len(measured_AB))
-    cells_A = np.array([np.count_nonzero(~np.isnan(measured_AB[row])) for row in order_A])
+    counts = [np.count_nonzero(~np.isnan(measured_AB[rows]), axis=1) for rows in pieces(*measured_AB.shape)]
+    cells_A = np.concatenate(counts)[order_A]
     return np.sort(order_A[: np.searchsorted(np.cumsum(cells_A), LARGE) + 1])
 
 

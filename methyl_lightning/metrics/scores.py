@@ -323,7 +323,9 @@ def _centres(values_AB: np.ndarray, mask_AB: np.ndarray) -> np.ndarray:
 
 
 def _deviations(values_AB: np.ndarray, mask_AB: np.ndarray, centre_A1: np.ndarray) -> np.ndarray:
-    return np.where(mask_AB, values_AB.astype(np.float64) - centre_A1, 0)
+    deviation_AB = np.subtract(values_AB, centre_A1, dtype=np.float64)
+    deviation_AB[~mask_AB] = 0
+    return deviation_AB
 
 
 def column_sums(measured_AB: np.ndarray, predicted_AB: np.ndarray, centres: tuple[float, float]) -> np.ndarray:
