@@ -318,7 +318,7 @@ def _bin_edges(values_AB: np.ndarray, mask_AB: np.ndarray) -> np.ndarray:
 
 
 def _joint_bins(measured_AB: np.ndarray, predicted_AB: np.ndarray) -> JointBins:
-    """Count cells in bins of both sides at once."""
+    """Put each cell into a bin of measured and of predicted values."""
     mask_AB = ~np.isnan(measured_AB)
     edges = [_bin_edges(grid_AB, mask_AB) for grid_AB in (measured_AB, predicted_AB)]
     n_x, n_y = (len(one) + 1 for one in edges)

@@ -200,7 +200,8 @@ class LevyJurgenson(MethylationNetwork):
     def _attend_near(self, gene_N: Tensor, offset_C: Tensor, weight_N: Tensor) -> Tensor:
         """Return the attention by distance [C, G]: in prediction once for all CpGs of the same genes and weights."""
         assert self.distance_attention is not None
-        if self.training:  # batch normalisation counts every CpG
+        # batch normalisation counts every CpG in training, and a GPU would not gain
+        if self.training or gene_N.device.type != "cpu":
             return self.distance_attention(gene_N, offset_C, weight_N)
         # of the 485,512 CpGs of an array half have no gene within reach; blocks of 64 in their order have 12 to 30 rows
         (gene_N, offset_U, weight_N), row_C = distinct_rows(gene_N, offset_C, weight_N)

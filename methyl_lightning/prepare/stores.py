@@ -60,7 +60,8 @@ def prepare_store(data: DictConfig) -> Store:
     check_cohort(data)
     path = Path(data.store)
     if data.get("source") is None:
-        raise InputError(f"data.store={path}: no such store, and no data.source to make it from; data=NAME has one")
+        why = "cannot be made again" if path.exists() else "no such store"
+        raise InputError(f"data.store={path}: {why}, as there is no data.source to make it from; data=NAME has one")
     print(f"preparing {path}", flush=True)
     instantiate(data.source, store=str(path), _convert_="all")
     store = Store(path)

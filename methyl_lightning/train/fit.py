@@ -179,5 +179,5 @@ def _best(module: MethylationModule, trainer: L.Trainer, path: str) -> Methylati
         )
     module.zero_grad()  # gradients and moments are three times the weights, and testing needs neither
     trainer.strategy.optimizers = []
-    module.to("meta")  # its weights are not those of the best step
+    module.to("meta")  # nor does it need the last weights, which would stay in memory beside the best
     return load_checkpoint(path)

@@ -119,8 +119,9 @@ class Loadings(nn.Module):
         return (out_CT * deviation_T + self.mean_T).float()
 
     def _kernel(self, features_CP: Tensor) -> Tensor:
-        # in float32 distances near 0 would be wrong by up to .01, and by another amount among more CpGs
-        return torch.exp(-torch.cdist(features_CP.double(), self.inducing_MP.double()))
+        # in float32 distances near 0 are wrong by up to .01, another amount among more CpGs; Apple's GPUs lack float64
+        precise = torch.float32 if features_CP.device.type == "mps" else torch.float64
+        return torch.exp(-torch.cdist(features_CP.to(precise), self.inducing_MP.to(precise)))
 
     def _fit_kriging(self, chrom_C: Tensor, position_C: Tensor, residual_CT: Tensor) -> None:
         """Keep the residuals in the order of the genome, and choose the noise by leaving each CpG out."""
